@@ -1,0 +1,1 @@
+//! The command line; its doc comments are the help.

@@ -1,0 +1,1 @@
+//! Container tools as subprocesses.

@@ -1,0 +1,1 @@
+//! What is on disk, as content digests.

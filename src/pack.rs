@@ -1,0 +1,1 @@
+//! Deterministic tar(.gz) as a stream of numbered parts; knows no network.

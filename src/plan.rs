@@ -1,0 +1,1 @@
+//! (desired, local, world) -> Plan. Pure and synchronous.

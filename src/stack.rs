@@ -1,0 +1,1 @@
+//! The embedded templates, typed parameters and outputs, rendering, evaluation, differences.

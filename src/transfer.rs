@@ -1,0 +1,1 @@
+//! Parts -> Objects: permits, retry, checksums; knows no file format.

@@ -1,0 +1,21 @@
+//! Lambda.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::world::{Answer, ApiError, Ctx, World};
+
+/// The service's state.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {}
+
+/// One operation, input and output as in the API's JSON.
+pub fn call(_world: &mut World, _ctx: &Ctx, operation: &str, _input: &Value) -> Answer {
+    Err(ApiError::new("UnknownOperationException", format!("the sandbox has no Lambda operation {operation}")))
+}
+
+/// Moves what takes time. True if anything moved.
+pub fn tick(_world: &mut World, _now: i64) -> bool {
+    false
+}

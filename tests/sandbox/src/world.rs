@@ -1,0 +1,149 @@
+//! The whole state as one value, and the context of a request.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{cfn, ecr, faults, iam, lambda, logs, quotas, s3, sagemaker, scaling};
+
+/// The one account.
+pub const ACCOUNT: &str = "123456789012";
+/// Access key id and secret key both.
+pub const KEY: &str = "sandbox";
+
+/// Who asks, when, and where.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// From the credential scope.
+    pub region: String,
+    /// Of this request; goes into the answer and into errors.
+    pub request_id: String,
+    /// Milliseconds since 1970, real time.
+    pub now: i64,
+}
+
+impl Ctx {
+    /// An ARN of this account and region.
+    pub fn arn(&self, service: &str, resource: &str) -> String {
+        format!("arn:aws:{service}:{}:{ACCOUNT}:{resource}", self.region)
+    }
+}
+
+/// An error as the service words it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u16,
+    /// The error code.
+    pub code: String,
+    /// The message.
+    pub message: String,
+}
+
+impl ApiError {
+    /// A 400 with this code and message.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        ApiError { status: 400, code: code.into(), message: message.into() }
+    }
+
+    /// With another HTTP status.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+}
+
+/// What every operation returns.
+pub type Answer = Result<Value, ApiError>;
+
+/// The whole state.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct World {
+    /// Real seconds that one AWS second takes; 1 is AWS's own pace.
+    pub time_scale: f64,
+    /// `http://127.0.0.1:4599`, set at every start.
+    pub url: String,
+    /// What tests asked to break.
+    pub faults: faults::Faults,
+    /// Global.
+    pub iam: iam::State,
+    /// Global; a bucket knows its region.
+    pub s3: s3::State,
+    /// The rest, a region each.
+    pub regions: BTreeMap<String, Region>,
+}
+
+/// The services of one region.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Region {
+    /// CloudFormation.
+    pub cfn: cfn::State,
+    /// ECR.
+    pub ecr: ecr::State,
+    /// Lambda.
+    pub lambda: lambda::State,
+    /// CloudWatch Logs.
+    pub logs: logs::State,
+    /// Service Quotas.
+    pub quotas: quotas::State,
+    /// SageMaker.
+    pub sagemaker: sagemaker::State,
+    /// Application Auto Scaling.
+    pub scaling: scaling::State,
+}
+
+impl World {
+    /// The services of a region; made at the first use.
+    pub fn region(&mut self, name: &str) -> &mut Region {
+        self.regions.entry(name.to_owned()).or_default()
+    }
+
+    /// Milliseconds of real time that so many AWS seconds take here.
+    pub fn millis(&self, aws_seconds: f64) -> i64 {
+        (aws_seconds * self.time_scale * 1000.0) as i64
+    }
+
+    /// Moves everything that takes time up to `now` (milliseconds since 1970). True if anything moved.
+    pub fn tick(&mut self, now: i64) -> bool {
+        let moved = sagemaker::tick(self, now) | scaling::tick(self, now) | lambda::tick(self, now);
+        // Last, for it looks at what the others became.
+        cfn::tick(self, now) | moved
+    }
+}
+
+/// Calls an operation by its API name, as the wire and CloudFormation's providers do.
+/// `service` is the signing name (`sagemaker`, `iam`, `ecr`, `application-autoscaling`, `lambda`, `logs`, `s3`, ...).
+pub fn call(world: &mut World, ctx: &Ctx, service: &str, operation: &str, input: &Value) -> Answer {
+    match service {
+        "application-autoscaling" => scaling::call(world, ctx, operation, input),
+        "cloudformation" => cfn::call(world, ctx, operation, input),
+        "ecr" => ecr::call(world, ctx, operation, input),
+        "iam" => iam::call(world, ctx, operation, input),
+        "lambda" => lambda::call(world, ctx, operation, input),
+        "logs" => logs::call(world, ctx, operation, input),
+        "s3" => s3::call(world, ctx, operation, input),
+        "sagemaker" => sagemaker::call(world, ctx, operation, input),
+        "servicequotas" => quotas::call(world, ctx, operation, input),
+        "sts" => sts_call(world, ctx, operation, input),
+        other => Err(ApiError::new("UnknownService", format!("the sandbox has no service {other}"))),
+    }
+}
+
+fn sts_call(world: &mut World, ctx: &Ctx, operation: &str, input: &Value) -> Answer {
+    crate::sts::call(world, ctx, operation, input)
+}
+
+/// What every connection shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// The state. Never held across an await.
+    pub world: Mutex<World>,
+    /// Where the state and the blobs live.
+    pub dir: PathBuf,
+}
