@@ -1,1 +1,120 @@
-//! One short file a verb.
+//! One short file a verb: settings -> observe -> plan -> show -> apply -> result.
+
+pub mod config;
+pub mod destroy;
+pub mod look;
+pub mod plan;
+pub mod render;
+pub mod result;
+pub mod sandbox;
+pub mod scale;
+pub mod show;
+pub mod status;
+pub mod up;
+pub mod update_model;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::apply::{Cancel, Run};
+use crate::cli::{Cli, Verb};
+use crate::cloud::Cloud;
+use crate::cloud::aws::{self, Connection};
+use crate::error::Result;
+use crate::settings::{self, Settings};
+use crate::ui::Ui;
+
+/// What a verb returns.
+pub struct Done {
+    /// For people; printed to stdout unless the output is JSON.
+    pub text: String,
+    /// `data` of the JSON envelope.
+    pub data: Value,
+    /// The exit code; only `plan --detailed-exitcode` uses another than 0.
+    pub exit_code: u8,
+}
+
+impl Done {
+    /// Success.
+    pub fn new(text: impl Into<String>, data: Value) -> Self {
+        Done { text: text.into(), data, exit_code: 0 }
+    }
+}
+
+/// What every verb that talks to AWS has at hand.
+pub struct Context<'a> {
+    /// The decided settings.
+    pub settings: Settings,
+    /// The ports.
+    pub cloud: Cloud,
+    /// The user.
+    pub ui: &'a Ui,
+    /// Ctrl-C.
+    pub cancel: Cancel,
+    /// The command that continues after an interruption.
+    pub resume: String,
+}
+
+impl Context<'_> {
+    /// What applying needs.
+    pub fn run(&self) -> Run<'_> {
+        Run {
+            cloud: &self.cloud,
+            reporter: self.ui.reporter(),
+            cancel: self.cancel.clone(),
+            sandbox: self.settings.sandbox.is_some(),
+            timeout: self.settings.timeout,
+            role_arn: self.settings.config.iam.cloudformation_role_arn.clone(),
+            keep_on_failure: self.settings.keep_on_failure,
+            scratch: self.scratch(),
+            resume: self.resume.clone(),
+        }
+    }
+
+    /// `.comfy-deploy` beside the config file: caches and what must outlive a rollback.
+    pub fn scratch(&self) -> PathBuf {
+        self.settings.root.join(".comfy-deploy")
+    }
+}
+
+/// Runs one verb.
+///
+/// # Errors
+/// The verb's.
+pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<Done> {
+    match &cli.verb {
+        Verb::Config(args) => return config::run(cli, args),
+        Verb::Completions(args) => {
+            let script = String::from_utf8_lossy(&crate::cli::completions(args.shell)).into_owned();
+            return Ok(Done::new(script, Value::Null));
+        }
+        _ => {}
+    }
+    let environment = |name: &str| std::env::var(name).ok();
+    let here = std::env::current_dir().map_err(|e| crate::error::Error::failed("cannot tell the working directory").why(e.to_string()))?;
+    let mut settings = settings::resolve(cli, &environment, &here)?;
+    if let Verb::Render(args) = &cli.verb {
+        return render::run(&settings, args);
+    }
+    if let Some(url) = &settings.sandbox {
+        settings.sandbox = Some(sandbox::ensure(url, ui).await?);
+    }
+    let connection = Connection { region: settings.region.clone(), profile: settings.profile.clone(), sandbox: settings.sandbox.clone() };
+    let cloud = aws::connect(&connection).await?;
+    let context = Context { settings, cloud, ui, cancel, resume };
+    match &cli.verb {
+        Verb::Up(_) => up::run(&context).await,
+        Verb::Plan(args) => plan::run(&context, args).await,
+        Verb::Status => status::run(&context).await,
+        Verb::UpdateModel(args) => update_model::run(&context, args).await,
+        Verb::Scale(args) => scale::run(&context, args).await,
+        Verb::Destroy(args) => destroy::run(&context, args).await,
+        Verb::Render(_) | Verb::Config(_) | Verb::Completions(_) => unreachable!("answered above"),
+    }
+}
+
+/// Now, as RFC 3339.
+pub fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}

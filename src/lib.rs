@@ -11,6 +11,7 @@ pub mod local;
 pub mod pack;
 pub mod plan;
 pub mod progress;
+pub mod record;
 pub mod settings;
 pub mod stack;
 pub mod transfer;

@@ -1,1 +1,351 @@
-//! (desired, local, world) -> Plan. Pure and synchronous.
+//! (desired, local, world) -> [`Plan`]. Pure and synchronous: no clock, no files, no SDK.
+//!
+//! Names are content, so object keys and the image tag are known here. Only the image *digest*, and the
+//! model version that derives from it, is known after the build when no image with that tag exists yet;
+//! [`Plan::service_for`] finishes the plan then, by the same rules.
+
+mod edit;
+mod growth;
+mod service;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use serde::Serialize;
+
+pub use edit::{Scale, scale, update_model};
+pub use growth::Growth;
+pub use service::{Step, StepKind};
+pub use world::{Deployed, World};
+
+use crate::cloud::Map;
+use crate::config::{Architecture, Packaging};
+use crate::error::{Error, Kind, Result};
+use crate::settings::Settings;
+use crate::stack::{self, ResourceChange};
+
+/// What stands for the image's digest until it is known.
+pub const AFTER_BUILD: &str = "(known after build)";
+
+/// The tag that marks everything that belongs to one service stack.
+pub const STACK_TAG: &str = "comfy-deploy:stack";
+/// The tag that marks everything that belongs to one app.
+pub const APP_TAG: &str = "comfy-deploy:app";
+
+/// What is on disk, or named in the config instead of being made from disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Local {
+    /// The model artifact.
+    pub model: LocalModel,
+    /// The inference image.
+    pub image: LocalImage,
+    /// The function package, unless the function is off.
+    pub function: Option<LocalFunction>,
+}
+
+/// The model artifact that is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LocalModel {
+    /// Made from a directory.
+    Tree {
+        /// Identity: sha256 of the content manifest, hex.
+        id: String,
+        /// `models/<24 hex>/model.tar.gz`, or a prefix ending in `/`.
+        key: String,
+        /// Bytes of the artifact.
+        bytes: u64,
+        /// Number of files.
+        files: usize,
+    },
+    /// An artifact in S3 that was made elsewhere.
+    External {
+        /// Its bucket.
+        bucket: String,
+        /// Its key.
+        key: String,
+    },
+    /// Whatever is deployed stays (update of something else).
+    Keep,
+}
+
+/// The inference image that is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LocalImage {
+    /// Built from a context.
+    Context {
+        /// `c-<24 hex>`.
+        tag: String,
+    },
+    /// Prebuilt.
+    Prebuilt {
+        /// As in the config.
+        uri: String,
+    },
+    /// Whatever is deployed stays.
+    Keep,
+}
+
+/// The function package that is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalFunction {
+    /// `functions/<24 hex>/function.zip`.
+    pub key: String,
+    /// Of the zip.
+    pub bytes: u64,
+    /// Of the binary.
+    pub architecture: Architecture,
+}
+
+/// What is to be done. A value: showing it, comparing it and carrying it out are somebody else's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Where.
+    pub target: Target,
+    /// The bucket and the repository.
+    pub foundation: Option<Step>,
+    /// The inference image.
+    pub image: ImagePlan,
+    /// The model artifact.
+    pub model: ModelPlan,
+    /// The function package.
+    pub function: Option<FunctionPlan>,
+    /// The service stack, as far as it is known now.
+    pub service: Vec<Step>,
+    /// More instances than now, for the quota check.
+    pub growth: Option<Growth>,
+    /// What the user should know before saying yes.
+    pub notes: Vec<String>,
+}
+
+/// Where a plan applies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Target {
+    /// Twelve digits.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// The service stack; also the endpoint's name.
+    pub stack: String,
+    /// The foundation stack.
+    pub foundation: String,
+    /// The bucket of the artifacts.
+    pub bucket: String,
+    /// The ECR repository.
+    pub repository: String,
+    /// Number of the next deployment record.
+    pub record: u32,
+}
+
+/// What happens to the image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum ImagePlan {
+    /// As deployed.
+    Keep,
+    /// Named in the config.
+    Prebuilt {
+        /// `repo@sha256:...` or as given.
+        uri: String,
+    },
+    /// The repository has it.
+    Present {
+        /// `c-...`
+        tag: String,
+        /// `sha256:...`
+        digest: String,
+    },
+    /// Build and push.
+    Build {
+        /// `c-...`
+        tag: String,
+    },
+}
+
+/// What happens to the model artifact.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum ModelPlan {
+    /// As deployed.
+    Keep,
+    /// Made elsewhere.
+    External {
+        /// Bucket.
+        bucket: String,
+        /// Key.
+        key: String,
+    },
+    /// S3 has it.
+    Present {
+        /// Identity.
+        id: String,
+        /// Key.
+        key: String,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Pack and upload.
+    Upload {
+        /// Identity.
+        id: String,
+        /// Key.
+        key: String,
+        /// Bytes.
+        bytes: u64,
+        /// Files in it.
+        files: usize,
+    },
+}
+
+/// What happens to the function package.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FunctionPlan {
+    /// Key.
+    pub key: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Whether S3 lacks it.
+    pub upload: bool,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.foundation.is_none()
+            && !matches!(self.image, ImagePlan::Build { .. })
+            && !matches!(self.model, ModelPlan::Upload { .. })
+            && !self.function.as_ref().is_some_and(|f| f.upload)
+            && self.service.is_empty()
+    }
+
+    /// Every change of every step, in order.
+    pub fn changes(&self) -> impl Iterator<Item = &ResourceChange> {
+        self.foundation.iter().chain(&self.service).flat_map(|step| &step.changes)
+    }
+
+    /// The steps of the service stack once the image is known. Equal to [`Plan::service`] when it always was.
+    pub fn service_for(&self, settings: &Settings, local: &Local, world: &World, image: &str) -> Result<Vec<Step>> {
+        service::steps(settings, local, world, &self.target, Some(image))
+    }
+}
+
+/// Plans one `up`.
+///
+/// # Errors
+/// [`Kind::Busy`] when another operation holds a stack or the endpoint, [`Kind::Failed`] when a stack is in a
+/// state that only a person can end, and whatever rendering finds.
+pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
+    let target = target(settings, world);
+    let mut notes = Vec::new();
+    let foundation = foundation(settings, world, &target)?;
+    let image = match &local.image {
+        LocalImage::Keep => ImagePlan::Keep,
+        LocalImage::Prebuilt { uri } => ImagePlan::Prebuilt { uri: uri.clone() },
+        LocalImage::Context { tag } => match &world.image {
+            Some(digest) if !settings.force_build => ImagePlan::Present { tag: tag.clone(), digest: digest.clone() },
+            _ => ImagePlan::Build { tag: tag.clone() },
+        },
+    };
+    let model = match &local.model {
+        LocalModel::Keep => ModelPlan::Keep,
+        LocalModel::External { bucket, key } => ModelPlan::External { bucket: bucket.clone(), key: key.clone() },
+        LocalModel::Tree { id, key, bytes, files } => match world.model_present {
+            true => ModelPlan::Present { id: id.clone(), key: key.clone(), bytes: *bytes },
+            false => ModelPlan::Upload { id: id.clone(), key: key.clone(), bytes: *bytes, files: *files },
+        },
+    };
+    let function = local.function.as_ref().map(|f| FunctionPlan {
+        key: f.key.clone(),
+        bytes: f.bytes,
+        upload: !world.function_present,
+    });
+    let known = match &image {
+        ImagePlan::Build { .. } => None,
+        ImagePlan::Keep => world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage").cloned()),
+        ImagePlan::Prebuilt { uri } => Some(uri.clone()),
+        ImagePlan::Present { digest, .. } => Some(format!("{}@{digest}", settings.repository())),
+    };
+    let service = service::steps(settings, local, world, &target, known.as_deref())?;
+    if service.len() > 1 {
+        notes.push(
+            "the instance type changes while autoscaling is on: autoscaling is taken off first and put back \
+             afterwards, in two stack updates, because SageMaker refuses the change otherwise"
+                .into(),
+        );
+    }
+    if let Some(note) = world.silent_rollback() {
+        notes.push(note);
+    }
+    let growth = growth::growth(world, &service);
+    Ok(Plan { target, foundation, image, model, function, service, growth, notes })
+}
+
+/// Where the plan applies, from settings and world.
+fn target(settings: &Settings, world: &World) -> Target {
+    Target {
+        account: world.account.clone(),
+        region: settings.region.clone(),
+        stack: settings.stack(),
+        foundation: settings.foundation(),
+        bucket: stack::bucket_name(settings, &world.account),
+        repository: settings.repository().to_owned(),
+        record: world.last_record + 1,
+    }
+}
+
+/// The tags of the service stack: the user's and ours. No time, commit or tool version: they would change every
+/// resource at every run.
+pub fn service_tags(settings: &Settings) -> Map {
+    let mut tags = settings.config.tags.clone();
+    tags.insert(APP_TAG.into(), settings.config.app.clone());
+    tags.insert(STACK_TAG.into(), settings.stack());
+    tags
+}
+
+/// The tags of the foundation stack.
+fn foundation_tags(settings: &Settings) -> Map {
+    let mut tags = settings.config.tags.clone();
+    tags.insert(APP_TAG.into(), settings.config.app.clone());
+    tags
+}
+
+/// Creates the foundation stack, or updates it when its template changed. Environments share it, so a value that
+/// only differs because another environment made it (tags) is no difference.
+fn foundation(settings: &Settings, world: &World, target: &Target) -> Result<Option<Step>> {
+    let rendered = stack::foundation(settings);
+    let parameters = stack::foundation_parameters(settings, &world.account);
+    let pseudo = world.pseudo(&target.foundation, &target.region);
+    let new = stack::evaluate(&rendered.value, &parameters, &pseudo)?;
+    let step = |kind, changes| Step {
+        stack: target.foundation.clone(),
+        kind,
+        body: rendered.body.clone(),
+        parameters: parameters.clone(),
+        tags: foundation_tags(settings),
+        changes,
+        title: "foundation: bucket and repository".into(),
+    };
+    let Some(deployed) = &world.foundation else {
+        return Ok(Some(step(StepKind::Create, stack::diff(None, &new))));
+    };
+    match service::readiness(&deployed.stack)? {
+        service::Readiness::Create => Ok(Some(step(StepKind::Create, stack::diff(None, &new)))),
+        service::Readiness::Recreate => Ok(Some(step(StepKind::Recreate, stack::diff(None, &new)))),
+        service::Readiness::Busy => Ok(Some(step(StepKind::Attach, Vec::new()))),
+        service::Readiness::Update => {
+            let old = stack::evaluate(&stack::parse(&deployed.body)?, &deployed.stack.parameters, &pseudo)?;
+            let changes = stack::diff(Some(&old), &new);
+            Ok((!changes.is_empty()).then(|| step(StepKind::Update, changes)))
+        }
+    }
+}
+
+/// The error for a stack that somebody else is changing.
+pub fn busy(stack: &str, status: &str) -> Error {
+    Error::new(Kind::Busy, format!("another operation holds the stack {stack} ({status})"))
+        .next("wait for it with --wait-lock 30m, or look at it with `comfy-deploy status`")
+}
+
+/// Whether the artifact is published as a prefix.
+pub fn is_prefix(packaging: Packaging) -> bool {
+    packaging == Packaging::Uncompressed
+}

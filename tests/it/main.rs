@@ -1,1 +1,5 @@
-//! The integration tests, one binary.
+//! The integration tests, one binary: the real program against the sandbox in this process.
+
+mod support;
+
+mod deploy;

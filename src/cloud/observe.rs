@@ -1,0 +1,164 @@
+//! Reads everything a plan needs, in two rounds of parallel calls. Changes nothing.
+
+use super::{BucketState, Cloud};
+use crate::error::{Error, Kind, Result};
+use crate::plan::{Deployed, Local, LocalImage, LocalModel, World};
+use crate::record;
+use crate::settings::Settings;
+use crate::stack;
+
+/// The part of the world that does not depend on local content. Begun beside the scan of local files.
+pub struct Account {
+    world: World,
+}
+
+/// First round: who we are, the stacks, the endpoint.
+///
+/// # Errors
+/// [`Kind::Access`] in the wrong account; whatever AWS says.
+pub async fn account(settings: &Settings, cloud: &Cloud) -> Result<Account> {
+    let caller = cloud.identity.caller().await?;
+    check_account(settings, &caller.account)?;
+    let (service, foundation) = (settings.stack(), settings.foundation());
+    let (service, foundation, endpoint) =
+        tokio::try_join!(deployed(cloud, &service), deployed(cloud, &foundation), cloud.endpoints.endpoint(&service))?;
+    let world = World {
+        account: caller.account,
+        foundation,
+        service,
+        bucket: None,
+        image: None,
+        model_present: false,
+        model_crc64nvme: None,
+        function_present: false,
+        endpoint,
+        config: None,
+        scaling: None,
+        last_record: 0,
+        open_record: None,
+    };
+    Ok(Account { world })
+}
+
+/// Second round: what is there of the wanted content, and the records.
+///
+/// # Errors
+/// [`Kind::Access`] when the bucket is somebody else's; whatever AWS says.
+pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local: &Local) -> Result<World> {
+    let mut world = account.world;
+    let bucket = stack::bucket_name(settings, &world.account);
+    let adopted = settings.config.storage.bucket.is_some();
+    let ready = world.foundation.as_ref().is_some_and(|f| f.stack.status.ends_with("_COMPLETE") && !f.stack.status.starts_with("ROLLBACK"));
+    if adopted || !ready {
+        // Before the foundation makes it, or when it is the user's, the bucket must be looked at itself.
+        world.bucket = Some(bucket_state(cloud, &bucket, adopted).await?);
+    }
+    if !ready && world.bucket != Some(BucketState::Owned) {
+        return Ok(world);
+    }
+    let model = async {
+        match &local.model {
+            LocalModel::Tree { key, .. } => model_marker(cloud, &bucket, key).await,
+            LocalModel::External { bucket, key } => match model_marker(cloud, bucket, key).await? {
+                Some(found) => Ok(Some(found)),
+                None => Err(Error::usage(format!("there is no model artifact s3://{bucket}/{key}"))
+                    .next("check models.uri, or let comfy-deploy make the artifact from models.dir")),
+            },
+            LocalModel::Keep => Ok(Some(None)),
+        }
+    };
+    let function = async {
+        match &local.function {
+            Some(f) => Ok(cloud.objects.head(&bucket, &f.key).await?.is_some()),
+            None => Ok(true),
+        }
+    };
+    let image = async {
+        match &local.image {
+            LocalImage::Context { tag } if ready => Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest)),
+            _ => Ok(None),
+        }
+    };
+    let stack = settings.stack();
+    let records = record::latest(cloud.objects.as_ref(), &bucket, &stack);
+    let (model, function, image, records) = tokio::try_join!(model, function, image, records)?;
+    world.model_present = model.is_some();
+    world.model_crc64nvme = model.flatten();
+    world.function_present = function;
+    world.image = image;
+    world.last_record = records.n;
+    world.open_record = (!records.ended).then_some(records.n);
+    Ok(world)
+}
+
+/// What `status` shows beyond a plan's needs: the live config and the scalable target.
+///
+/// # Errors
+/// Whatever AWS says.
+pub async fn details(cloud: &Cloud, world: &mut World) -> Result<()> {
+    let Some(endpoint) = &world.endpoint else { return Ok(()) };
+    let variant = endpoint.variants.first().map_or("AllTraffic", |v| v.name.as_str());
+    let (config, scaling) =
+        tokio::try_join!(cloud.endpoints.config(&endpoint.config), cloud.scaling.target(&endpoint.name, variant))?;
+    world.config = config;
+    world.scaling = scaling;
+    Ok(())
+}
+
+/// Whether the artifact is there, and its CRC64NVME where S3 has one. A prefix that we made is complete when its
+/// content manifest, which is written last, is there.
+async fn model_marker(cloud: &Cloud, bucket: &str, key: &str) -> Result<Option<Option<String>>> {
+    let Some(prefix) = key.strip_suffix('/') else {
+        return Ok(cloud.objects.head(bucket, key).await?.map(|h| h.crc64nvme));
+    };
+    match prefix.strip_suffix("/files").filter(|p| p.starts_with("models/")) {
+        Some(ours) => Ok(cloud.objects.head(bucket, &format!("{ours}/manifest.json")).await?.map(|_| None)),
+        None => Ok((!cloud.objects.list(bucket, key).await?.is_empty()).then_some(None)),
+    }
+}
+
+async fn deployed(cloud: &Cloud, name: &str) -> Result<Option<Deployed>> {
+    let Some(stack) = cloud.stacks.stack(name).await? else { return Ok(None) };
+    let body = match stack.status.as_str() {
+        // An empty shell has no template worth comparing with.
+        "REVIEW_IN_PROGRESS" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "CREATE_FAILED" | "DELETE_FAILED" | "DELETE_IN_PROGRESS" => String::new(),
+        _ => cloud.stacks.template(name).await?,
+    };
+    Ok(Some(Deployed { stack, body }))
+}
+
+async fn bucket_state(cloud: &Cloud, bucket: &str, adopted: bool) -> Result<BucketState> {
+    let state = cloud.objects.bucket(bucket).await?;
+    match state {
+        BucketState::Owned => {}
+        BucketState::Absent if !adopted => {}
+        BucketState::Absent => {
+            return Err(Error::usage(format!("storage.bucket names {bucket}, which does not exist"))
+                .next("create it, or leave storage.bucket out and the foundation stack makes one"));
+        }
+        BucketState::Forbidden => {
+            return Err(Error::new(Kind::Access, format!("the bucket {bucket} belongs to somebody else, or may not be looked at"))
+                .next("choose another with storage.bucket, or another app name"));
+        }
+        BucketState::Elsewhere => {
+            return Err(Error::usage(format!("the bucket {bucket} is in another region"))
+                .next("SageMaker needs the model artifact in the endpoint's region: choose a bucket there"));
+        }
+    }
+    Ok(state)
+}
+
+/// Refuses the wrong account before anything else is looked at.
+///
+/// # Errors
+/// [`Kind::Access`].
+pub fn check_account(settings: &Settings, account: &str) -> Result<()> {
+    match &settings.config.expected_account {
+        Some(expected) if expected != account => {
+            let who = settings.profile.as_ref().map_or_else(|| "the credentials found".to_owned(), |p| format!("profile {p}"));
+            Err(Error::new(Kind::Access, format!("wrong account: {who} belong to {account}, the config expects {expected}"))
+                .next("choose other credentials with --profile, or correct expected_account"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,106 @@
+//! The first half of every verb: what is on disk beside what is in the account, and the plan from both.
+
+use std::time::{Duration, Instant};
+
+use super::Context;
+use crate::cloud::observe;
+use crate::error::{Kind, Result};
+use crate::local::sources::{self, Sources};
+use crate::plan::{Local, LocalImage, LocalModel, Plan, World};
+use crate::progress::Event;
+use crate::settings::Settings;
+
+/// Which local things a verb is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// The model artifact.
+    pub model: bool,
+    /// Image and function.
+    pub code: bool,
+}
+
+impl Wanted {
+    /// For `up`.
+    pub fn everything() -> Self {
+        Wanted { model: true, code: true }
+    }
+
+    /// For `update-model`.
+    pub fn model() -> Self {
+        Wanted { model: true, code: false }
+    }
+
+    /// For `scale` and `status`.
+    pub fn nothing() -> Self {
+        Wanted { model: false, code: false }
+    }
+}
+
+/// Everything a plan is made from.
+pub struct Look {
+    /// What is on disk.
+    pub local: Local,
+    /// What is in the account.
+    pub world: World,
+    /// The files behind `local`.
+    pub sources: Sources,
+}
+
+/// Reads both sides at the same time.
+///
+/// # Errors
+/// Of either side.
+pub async fn look(context: &Context<'_>, wanted: Wanted) -> Result<Look> {
+    let settings = context.settings.clone();
+    let reporter = context.ui.reporter();
+    let scratch = context.scratch();
+    let scan = tokio::task::spawn_blocking(move || scan(&settings, wanted, &scratch, reporter.as_ref()));
+    let account = observe::account(&context.settings, &context.cloud).await?;
+    let (local, sources) = scan.await.map_err(|e| crate::error::Error::failed(format!("reading local files broke off: {e}")))??;
+    let world = observe::content(&context.settings, &context.cloud, account, &local).await?;
+    Ok(Look { local, world, sources })
+}
+
+/// Looks and plans; waits for another operation first if `--wait-lock` says so.
+///
+/// # Errors
+/// [`Kind::Busy`] when it takes longer than that.
+pub async fn planned(context: &Context<'_>, wanted: Wanted, plan: impl Fn(&Settings, &Local, &World) -> Result<Plan>) -> Result<(Look, Plan)> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let look = look(context, wanted).await?;
+        match plan(&context.settings, &look.local, &look.world) {
+            Err(e) if e.kind() == Kind::Busy && context.settings.wait_lock.is_some_and(|w| begun.elapsed() < w) => {
+                if !told {
+                    context.ui.reporter().report(Event::Phase(format!("waiting: {e}")));
+                    told = true;
+                }
+                let pause = if context.settings.sandbox.is_some() { 300 } else { 10_000 };
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+                    () = context.cancel.wait() => return Err(crate::apply::pace::interrupted()),
+                }
+            }
+            Err(e) => return Err(e),
+            Ok(plan) => return Ok((look, plan)),
+        }
+    }
+}
+
+/// The local side.
+fn scan(settings: &Settings, wanted: Wanted, scratch: &std::path::Path, reporter: &dyn crate::progress::Reporter) -> Result<(Local, Sources)> {
+    let mut sources = Sources::default();
+    let model = if wanted.model { sources::model(settings, scratch, reporter, &mut sources)? } else { LocalModel::Keep };
+    let (image, function) = if wanted.code {
+        (sources::image(settings, &mut sources)?, sources::function(settings, reporter, &mut sources)?)
+    } else {
+        (LocalImage::Keep, None)
+    };
+    Ok((Local { model, image, function }, sources))
+}
+
+/// The image that the stack runs now; empty without a stack.
+pub fn deployed_image(world: &World) -> String {
+    world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage").cloned()).unwrap_or_default()
+}

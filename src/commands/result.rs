@@ -1,0 +1,88 @@
+//! What a deployment leaves behind, as text and as `data` of the JSON envelope.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::Context;
+use super::show::size;
+use crate::apply::deploy::Deployed;
+use crate::cloud::Stack;
+use crate::plan::{ModelPlan, Plan, World};
+
+/// Both forms.
+pub fn describe(context: &Context<'_>, plan: &Plan, world: &World, stack: Option<&Stack>, done: &Deployed) -> (String, Value) {
+    let t = &plan.target;
+    let empty = crate::cloud::Map::new();
+    let parameters = stack.map_or(&empty, |s| &s.parameters);
+    let outputs = stack.map_or(&empty, |s| &s.outputs);
+    let endpoint = done.endpoint.as_ref().or(world.endpoint.as_ref());
+    let version = parameters.get("ModelVersion").cloned().unwrap_or_default();
+    let url = outputs.get("ComfyUIFunctionUrl").cloned();
+    let (repository, digest) = match done.image.rsplit_once('@') {
+        Some((repository, digest)) => (repository.to_owned(), Some(digest.to_owned())),
+        None => (done.image.clone(), None),
+    };
+    let (id, key, bytes) = match &plan.model {
+        ModelPlan::Present { id, key, bytes } | ModelPlan::Upload { id, key, bytes, .. } => (Some(id.clone()), key.clone(), Some(*bytes)),
+        ModelPlan::External { key, .. } => (None, key.clone(), None),
+        ModelPlan::Keep => (None, parameters.get("ModelDataS3Key").cloned().unwrap_or_default(), None),
+    };
+    let bucket = match &plan.model {
+        ModelPlan::External { bucket, .. } => bucket.clone(),
+        _ => parameters.get("ModelDataBucket").filter(|b| !b.is_empty()).unwrap_or(&t.bucket).clone(),
+    };
+    let crc = done.crc64nvme.clone().or_else(|| world.model_crc64nvme.clone());
+    let instance_type = parameters.get("SageMakerInstanceType").cloned();
+
+    let mut text = String::new();
+    if let Some(e) = endpoint {
+        let _ = writeln!(text, "endpoint   {} {} on {} ({})", e.name, e.status, instance_type.as_deref().unwrap_or("?"), e.config);
+    }
+    let _ = writeln!(text, "model      {version}, s3://{bucket}/{key}{}", bytes.map_or(String::new(), |b| format!(", {}", size(b))));
+    let _ = writeln!(text, "image      {}", done.image);
+    match &url {
+        Some(url) => {
+            let auth = parameters.get("LambdaUrlAuthType").map_or("", String::as_str);
+            let _ = writeln!(text, "function   {url} ({auth})");
+            if context.settings.sandbox.is_some() {
+                let _ = writeln!(text, "           the sandbox does not serve this URL yet");
+            }
+        }
+        None => {
+            let _ = writeln!(text, "function   no URL");
+        }
+    }
+    if done.changed {
+        let _ = writeln!(text, "\nLook again with: comfy-deploy status");
+    }
+
+    let data = json!({
+        "account": t.account,
+        "region": t.region,
+        "stacks": {"foundation": t.foundation, "service": t.stack},
+        "changed": done.changed,
+        "endpoint": endpoint.map(|e| json!({
+            "name": e.name,
+            "arn": e.arn,
+            "status": e.status,
+            "config": e.config,
+            "variant": e.variants.first().map(|v| v.name.clone()),
+            "instance_type": instance_type,
+        })),
+        "model": {"version": version, "bucket": bucket, "key": key, "id": id, "crc64nvme": crc, "bytes": bytes, "uploaded": done.uploaded},
+        "image": {"repository": repository, "tag": tag(plan), "digest": digest, "built": done.built},
+        "function": {"name": outputs.get("FunctionName"), "url": url, "auth": parameters.get("LambdaUrlAuthType")},
+        "cleared": done.cleared,
+        "durations": done.durations,
+    });
+    (text, data)
+}
+
+fn tag(plan: &Plan) -> Option<String> {
+    match &plan.image {
+        crate::plan::ImagePlan::Build { tag } | crate::plan::ImagePlan::Present { tag, .. } => Some(tag.clone()),
+        _ => None,
+    }
+}
+

@@ -1,0 +1,101 @@
+//! `--sandbox`: finds the stand-in, or starts it. Nothing but loopback is ever accepted.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::ui::Ui;
+
+/// Where the sandbox listens unless told otherwise.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:4599";
+
+/// Returns the URL of a running sandbox, starting one if there is none. An empty `url` means the default.
+///
+/// # Errors
+/// [`crate::error::Kind::Usage`] for an address that is not loopback, or when `comfy-sandbox` is not found.
+pub async fn ensure(url: &str, ui: &Ui) -> Result<String> {
+    let url = if url.is_empty() { DEFAULT_URL } else { url.trim_end_matches('/') };
+    let listen = loopback(url)?;
+    if alive(url).await {
+        return Ok(url.to_owned());
+    }
+    let program = find().ok_or_else(|| {
+        Error::usage("comfy-sandbox is not found beside comfy-deploy or on the PATH")
+            .next("cargo build -p comfy-sandbox, or start one yourself: comfy-sandbox serve")
+    })?;
+    let state = state_dir();
+    std::fs::create_dir_all(&state).map_err(|e| Error::io("create", &state, &e))?;
+    let log = state.join("sandbox.log");
+    let file = std::fs::File::create(&log).map_err(|e| Error::io("write", &log, &e))?;
+    let errors = file.try_clone().map_err(|e| Error::io("write", &log, &e))?;
+    let mut command = std::process::Command::new(&program);
+    command.args(["serve", "--listen", &listen, "--state"]).arg(&state);
+    if let Ok(scale) = std::env::var("COMFY_SANDBOX_TIME_SCALE") {
+        command.args(["--time-scale", &scale]);
+    }
+    command.stdin(Stdio::null()).stdout(file).stderr(errors);
+    // Its own process group: Ctrl-C for this run is none for the sandbox.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn().map_err(|e| Error::io("start", &program, &e))?;
+    for _ in 0..100 {
+        if alive(url).await {
+            ui.talk(&format!("started the sandbox at {url} (process {}, state in {})", child.id(), state.display()));
+            return Ok(url.to_owned());
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            return Err(Error::failed(format!("the sandbox ended at once ({status})")).why(said.trim().to_owned()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Error::failed(format!("the sandbox does not answer at {url}")).next(format!("look at {}", log.display())))
+}
+
+/// `http://127.0.0.1:4599` -> `127.0.0.1:4599`.
+fn loopback(url: &str) -> Result<String> {
+    let refused = || {
+        Error::usage(format!("--sandbox takes a loopback address, not {url}")).next(format!("--sandbox, or --sandbox={DEFAULT_URL}"))
+    };
+    let rest = url.strip_prefix("http://").ok_or_else(refused)?;
+    let rest = rest.replace("localhost", "127.0.0.1");
+    let address: std::net::SocketAddr = rest.parse().map_err(|_| refused())?;
+    if address.ip().is_loopback() { Ok(address.to_string()) } else { Err(refused()) }
+}
+
+async fn alive(url: &str) -> bool {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
+    let Ok(client) = client else { return false };
+    match client.get(format!("{url}/_sandbox/health")).send().await {
+        Ok(answer) => answer.status().is_success(),
+        Err(_) => false,
+    }
+}
+
+fn find() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("comfy-sandbox")));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    beside.into_iter().chain(std::env::split_paths(&path).map(|dir| dir.join("comfy-sandbox"))).find(|p| p.is_file())
+}
+
+fn state_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("COMFY_SANDBOX_STATE") {
+        return dir.into();
+    }
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
+    base.unwrap_or_else(std::env::temp_dir).join("comfy-sandbox")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_accepted() {
+        assert_eq!(loopback("http://127.0.0.1:4599").ok().as_deref(), Some("127.0.0.1:4599"));
+        assert_eq!(loopback("http://localhost:80").ok().as_deref(), Some("127.0.0.1:80"));
+        for bad in ["https://127.0.0.1:1", "http://10.0.0.1:4599", "http://example.com:80", "127.0.0.1:4599", "http://0.0.0.0:4599"] {
+            assert!(loopback(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Plans that edit the *deployed* template and parameters, so that a newer tool cannot smuggle other changes in.
+
+use serde_json::Value;
+
+use super::service::{Readiness, readiness};
+use super::{Deployed, ImagePlan, LocalModel, ModelPlan, Plan, Step, StepKind, World, busy, target};
+use crate::cloud::Map;
+use crate::config::ScheduleEntry;
+use crate::error::{Error, Kind, Result};
+use crate::settings::Settings;
+use crate::stack::{self, Action};
+
+/// What `scale` changes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scale {
+    /// New bounds; turns autoscaling on if it is off.
+    Set {
+        /// Fewest instances; as deployed if absent.
+        min: Option<u32>,
+        /// Most instances; as deployed if absent.
+        max: Option<u32>,
+    },
+    /// No autoscaling.
+    Off,
+    /// Adds a scaling schedule, or replaces the one of that name.
+    Add(ScheduleEntry),
+    /// Removes a scaling schedule.
+    Remove(String),
+}
+
+/// The resources that `scale` may touch.
+const SCALING: [&str; 2] = ["ComfyUIScalableTarget", "ComfyUIScalingPolicy"];
+
+/// Plans one `scale`.
+///
+/// # Errors
+/// [`Kind::Usage`] without a stack, or when autoscaling is off for a schedule; [`Kind::Refused`] when anything but the
+/// scalable target and the policy would change.
+pub fn scale(settings: &Settings, world: &World, what: &Scale) -> Result<Plan> {
+    let (deployed, mut template) = settled(settings, world)?;
+    let mut parameters = deployed.stack.parameters.clone();
+    let on = parameters.get("SageMakerAutoScaling").is_some_and(|v| v == "true");
+    let needs_on = || {
+        Error::usage("autoscaling is off, so there is nothing a scaling schedule could change")
+            .next("comfy-deploy scale set --min 1 --max 3")
+    };
+    match what {
+        Scale::Set { min, max } => {
+            parameters.insert("SageMakerAutoScaling".into(), "true".into());
+            let mut bound = |name: &str, value: &Option<u32>| -> u32 {
+                if let Some(value) = value {
+                    parameters.insert(name.into(), value.to_string());
+                }
+                parameters.get(name).and_then(|v| v.parse().ok()).unwrap_or(1)
+            };
+            let (min, max) = (bound("MinCapacity", min), bound("MaxCapacity", max));
+            if min > max {
+                return Err(Error::usage(format!("the fewest instances ({min}) would be more than the most ({max})"))
+                    .next(format!("comfy-deploy scale set --min {min} --max {min}")));
+            }
+        }
+        Scale::Off => {
+            parameters.insert("SageMakerAutoScaling".into(), "false".into());
+        }
+        Scale::Add(entry) => {
+            if !on {
+                return Err(needs_on());
+            }
+            let mut schedules = stack::edit::schedules(&template);
+            schedules.retain(|s| s.name != entry.name);
+            schedules.push(entry.clone());
+            stack::edit::set_schedules(&mut template, &schedules);
+        }
+        Scale::Remove(name) => {
+            let mut schedules = stack::edit::schedules(&template);
+            let before = schedules.len();
+            schedules.retain(|s| s.name != *name);
+            if schedules.len() == before {
+                let known: Vec<String> = schedules.into_iter().map(|s| s.name).collect();
+                return Err(Error::usage(format!("there is no scaling schedule {name}"))
+                    .why(if known.is_empty() { "there are none".into() } else { format!("there are: {}", known.join(", ")) })
+                    .next("comfy-deploy scale schedule ls"));
+            }
+            stack::edit::set_schedules(&mut template, &schedules);
+        }
+    }
+    let plan = edited(settings, world, deployed, &template, parameters, "service: scaling")?;
+    if let Some(other) = plan.changes().find(|c| !SCALING.contains(&c.logical_id.as_str())) {
+        return Err(Error::new(Kind::Refused, format!("this would also touch {} ({}); nothing was changed", other.logical_id, other.kind))
+            .next("comfy-deploy plan"));
+    }
+    Ok(plan)
+}
+
+/// Plans one `update-model`: a new model artifact under a new model version, and nothing else.
+///
+/// # Errors
+/// [`Kind::Usage`] without a stack; [`Kind::Busy`].
+pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> Result<Plan> {
+    let (deployed, template) = settled(settings, world)?;
+    let target = target(settings, world);
+    let pseudo = world.pseudo(&target.stack, &target.region);
+    let mut parameters = deployed.stack.parameters.clone();
+    let model_plan = match model {
+        LocalModel::Keep => ModelPlan::Keep,
+        LocalModel::External { bucket, key } => {
+            parameters.insert("ModelDataS3Key".into(), key.clone());
+            parameters.insert("ModelDataBucket".into(), if *bucket == target.bucket { String::new() } else { bucket.clone() });
+            ModelPlan::External { bucket: bucket.clone(), key: key.clone() }
+        }
+        LocalModel::Tree { id, key, bytes, files } => {
+            parameters.insert("ModelDataS3Key".into(), key.clone());
+            parameters.insert("ModelDataBucket".into(), String::new());
+            match world.model_present {
+                true => ModelPlan::Present { id: id.clone(), key: key.clone(), bytes: *bytes },
+                false => ModelPlan::Upload { id: id.clone(), key: key.clone(), bytes: *bytes, files: *files },
+            }
+        }
+    };
+    let hash = stack::version_hash(&template, &parameters, &pseudo)?;
+    let version = super::service::version(&settings.config.models.version, &hash, world, Some(&deployed.stack.parameters), target.record);
+    parameters.insert("ModelVersion".into(), version);
+    let mut plan = edited(settings, world, deployed, &template, parameters, "service: model")?;
+    plan.model = model_plan;
+    plan.growth = super::growth::growth(world, &plan.service);
+    Ok(plan)
+}
+
+/// The deployed stack, at rest.
+fn settled<'w>(settings: &Settings, world: &'w World) -> Result<(&'w Deployed, Value)> {
+    let absent = || Error::usage(format!("there is no stack {} in {}", settings.stack(), settings.region)).next("comfy-deploy up");
+    let deployed = world.service.as_ref().ok_or_else(absent)?;
+    match readiness(&deployed.stack)? {
+        Readiness::Update => Ok((deployed, stack::parse(&deployed.body)?)),
+        Readiness::Busy => Err(busy(&deployed.stack.name, &deployed.stack.status)),
+        Readiness::Create | Readiness::Recreate => Err(absent().why(format!("its first creation did not finish ({})", deployed.stack.status))),
+    }
+}
+
+/// A plan of one step on the deployed stack.
+fn edited(settings: &Settings, world: &World, deployed: &Deployed, template: &Value, parameters: Map, title: &str) -> Result<Plan> {
+    let target = target(settings, world);
+    let pseudo = world.pseudo(&target.stack, &target.region);
+    let original = stack::parse(&deployed.body)?;
+    let old = stack::evaluate(&original, &deployed.stack.parameters, &pseudo)?;
+    let new = stack::evaluate(template, &parameters, &pseudo)?;
+    let changes = stack::diff(Some(&old), &new);
+    let body = if original == *template { deployed.body.clone() } else { stack::edit::to_body(template) };
+    let step = Step {
+        stack: target.stack.clone(),
+        kind: StepKind::Update,
+        title: title.into(),
+        body,
+        parameters,
+        tags: super::service::user_tags(&deployed.stack.tags),
+        changes,
+    };
+    let service = if step.changes.is_empty() { Vec::new() } else { vec![step] };
+    Ok(Plan {
+        target,
+        foundation: None,
+        image: ImagePlan::Keep,
+        model: ModelPlan::Keep,
+        function: None,
+        service,
+        growth: None,
+        notes: world.silent_rollback().into_iter().collect(),
+    })
+}

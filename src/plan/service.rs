@@ -1,0 +1,209 @@
+//! The steps that bring the service stack to where it should be.
+
+use serde::Serialize;
+
+use super::{AFTER_BUILD, Local, LocalModel, Target, World, busy, service_tags};
+use crate::cloud::{Map, Stack};
+use crate::config::Architecture;
+use crate::error::{Error, Result};
+use crate::settings::Settings;
+use crate::stack::{self, Artifacts, ModelData, ResourceChange};
+
+/// One stack operation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// Stack name.
+    pub stack: String,
+    /// What is done to it.
+    pub kind: StepKind,
+    /// What it is for, in a few words.
+    pub title: String,
+    /// The template, as it will be sent.
+    #[serde(skip)]
+    pub body: String,
+    /// Every parameter's value.
+    #[serde(skip)]
+    pub parameters: Map,
+    /// Stack tags.
+    #[serde(skip)]
+    pub tags: Map,
+    /// Per resource what changes.
+    pub changes: Vec<ResourceChange>,
+}
+
+/// What is done to a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    /// It does not exist, or is an empty shell from an interrupted run.
+    Create,
+    /// Its first creation failed: it is deleted and created again.
+    Recreate,
+    /// It is changed.
+    Update,
+    /// The very same operation is running already: it is followed.
+    Attach,
+}
+
+/// What can be done with a stack in its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Empty shell.
+    Create,
+    /// Must be deleted first.
+    Recreate,
+    /// Can be updated.
+    Update,
+    /// An operation is running.
+    Busy,
+}
+
+/// Sorts CloudFormation's stack states.
+///
+/// # Errors
+/// UPDATE_ROLLBACK_FAILED, which only a person can end.
+pub fn readiness(stack: &Stack) -> Result<Readiness> {
+    Ok(match stack.status.as_str() {
+        "REVIEW_IN_PROGRESS" => Readiness::Create,
+        "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "CREATE_FAILED" | "DELETE_FAILED" => Readiness::Recreate,
+        "UPDATE_ROLLBACK_FAILED" => {
+            return Err(Error::failed(format!("the stack {} is in UPDATE_ROLLBACK_FAILED: its last rollback did not finish", stack.name))
+                .why(stack.reason.clone().unwrap_or_default())
+                .next(format!(
+                    "mend the cause, then: aws cloudformation continue-update-rollback --stack-name {0} && aws cloudformation wait stack-rollback-complete --stack-name {0}",
+                    stack.name
+                )));
+        }
+        _ if stack.busy() => Readiness::Busy,
+        _ => Readiness::Update,
+    })
+}
+
+/// The steps; none when the stack is as wanted. `image` is `None` while it is still to be built.
+pub(super) fn steps(
+    settings: &Settings,
+    local: &Local,
+    world: &World,
+    target: &Target,
+    image: Option<&str>,
+) -> Result<Vec<Step>> {
+    let architecture = local.function.as_ref().map_or(Architecture::X86_64, |f| f.architecture);
+    let artifacts = artifacts(settings, local, target, world, image.unwrap_or(AFTER_BUILD))?;
+    let mut rendered = stack::service(settings, architecture);
+    let pseudo = world.pseudo(&target.stack, &target.region);
+
+    let deployed = match &world.service {
+        Some(d) => match readiness(&d.stack)? {
+            Readiness::Create | Readiness::Recreate => None,
+            Readiness::Update | Readiness::Busy => Some((d, stack::parse(&d.body)?)),
+        },
+        None => None,
+    };
+    let draft = stack::service_parameters(settings, &artifacts, "draft");
+    let hash = stack::version_hash(&rendered.value, &draft, &pseudo)?;
+    let label = &settings.config.models.version;
+    let version = version(label, &hash, world, deployed.as_ref().map(|(d, _)| &d.stack.parameters), target.record);
+    let parameters = stack::service_parameters(settings, &artifacts, &version);
+
+    let step = |kind, body: String, parameters: Map, changes, title: &str| Step {
+        stack: target.stack.clone(),
+        kind,
+        title: title.into(),
+        body,
+        parameters,
+        tags: service_tags(settings),
+        changes,
+    };
+    let Some((deployed, template)) = deployed else {
+        let new = stack::evaluate(&rendered.value, &parameters, &pseudo)?;
+        let recreate = match &world.service {
+            Some(d) => readiness(&d.stack)? == Readiness::Recreate,
+            None => false,
+        };
+        let kind = if recreate { StepKind::Recreate } else { StepKind::Create };
+        return Ok(vec![step(kind, rendered.body, parameters, stack::diff(None, &new), "service: endpoint and function")]);
+    };
+
+    let current = &deployed.stack.parameters;
+    if parameters.get("ModelVersion") == current.get("ModelVersion") {
+        stack::keep_deployment_properties(&template, &mut rendered.value);
+        rendered.body = stack::edit::to_body(&rendered.value);
+    }
+    let old = stack::evaluate(&template, current, &pseudo)?;
+    let new = stack::evaluate(&rendered.value, &parameters, &pseudo)?;
+    let mut changes = stack::diff(Some(&old), &new);
+    if changes.is_empty() && service_tags(settings) != user_tags(&deployed.stack.tags) {
+        changes = stack::retagged(&new);
+    }
+    if deployed.stack.busy() {
+        return match changes.is_empty() {
+            true => Ok(vec![step(StepKind::Attach, rendered.body, parameters, changes, "service: already under way")]),
+            false => Err(busy(&target.stack, &deployed.stack.status)),
+        };
+    }
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let retyped = current.get("SageMakerInstanceType") != parameters.get("SageMakerInstanceType");
+    if retyped && old.resources.contains_key("ComfyUIScalableTarget") {
+        let mut off = current.clone();
+        off.insert("SageMakerAutoScaling".into(), "false".into());
+        let without = stack::evaluate(&template, &off, &pseudo)?;
+        return Ok(vec![
+            Step {
+                tags: user_tags(&deployed.stack.tags),
+                ..step(StepKind::Update, deployed.body.clone(), off, stack::diff(Some(&old), &without), "service: autoscaling off for the change of instance type")
+            },
+            step(StepKind::Update, rendered.body, parameters, stack::diff(Some(&without), &new), "service: new instance type"),
+        ]);
+    }
+    Ok(vec![step(StepKind::Update, rendered.body, parameters, changes, "service: endpoint and function")])
+}
+
+/// `<label>-<hash8>-<n>`. An equal hash keeps the deployed n, unless SageMaker went back behind the stack's back:
+/// then only a new name makes it move again.
+pub(super) fn version(label: &str, hash: &str, world: &World, current: Option<&Map>, record: u32) -> String {
+    let deployed = current.and_then(|p| p.get("ModelVersion")).and_then(|v| stack::parse_model_version(v));
+    match deployed {
+        Some((_, live, n)) if live == hash && world.silent_rollback().is_none() => stack::model_version(label, hash, n),
+        _ => stack::model_version(label, hash, record),
+    }
+}
+
+/// A stack's tags without those that AWS adds.
+pub(super) fn user_tags(tags: &Map) -> Map {
+    tags.iter().filter(|(k, _)| !k.starts_with("aws:")).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// The artifacts as parameters name them.
+fn artifacts(settings: &Settings, local: &Local, target: &Target, world: &World, image: &str) -> Result<Artifacts> {
+    let current = world.service.as_ref().map(|s| &s.stack.parameters);
+    let model = match &local.model {
+        LocalModel::Tree { key, .. } => ModelData { bucket: target.bucket.clone(), key: key.clone(), packaging: settings.config.models.packaging },
+        LocalModel::External { bucket, key } => ModelData { bucket: bucket.clone(), key: key.clone(), packaging: settings.config.models.packaging },
+        LocalModel::Keep => ModelData {
+            bucket: target.bucket.clone(),
+            key: current.and_then(|p| p.get("ModelDataS3Key").cloned()).ok_or_else(|| {
+                Error::usage(format!("the stack {} does not exist, so there is no model to keep", target.stack)).next("comfy-deploy up")
+            })?,
+            packaging: settings.config.models.packaging,
+        },
+    };
+    let (registry, image) = split_registry(image);
+    Ok(Artifacts {
+        bucket: target.bucket.clone(),
+        model,
+        image,
+        registry,
+        function_key: local.function.as_ref().map(|f| f.key.clone()),
+        architecture: local.function.as_ref().map_or(Architecture::X86_64, |f| f.architecture),
+    })
+}
+
+/// `host/repo@digest` -> (`host`, `repo@digest`); the host is empty when there is none.
+fn split_registry(uri: &str) -> (String, String) {
+    match uri.split_once('/') {
+        Some((host, rest)) if host.contains('.') || host.contains(':') || host == "localhost" => (host.into(), rest.into()),
+        _ => (String::new(), uri.into()),
+    }
+}
