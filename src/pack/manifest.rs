@@ -1,0 +1,90 @@
+//! What an artifact holds. Its digest is the artifact's identity, and names its key.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::Packaging;
+use crate::error::{Error, Result};
+use crate::local::models::ModelTree;
+
+/// Version of the archive's format. It is part of the identity: raise it whenever the same files would give other
+/// bytes.
+const FORMAT: u32 = 1;
+
+/// Hex digits of the identity in a key: 96 bits, far from any collision and short enough to read.
+const KEY_DIGITS: usize = 24;
+
+/// How the bytes of a file are kept in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// As they are, in stored deflate blocks. Weights do not compress.
+    Stored,
+}
+
+/// One file of the artifact. The order of the fields is the canonical one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestFile {
+    /// Path in the artifact.
+    pub path: String,
+    /// `0644` or `0755`.
+    pub mode: String,
+    /// Bytes.
+    pub size: u64,
+    /// Hex.
+    pub sha256: String,
+    /// How it is kept.
+    pub codec: Codec,
+}
+
+/// What an artifact holds, sorted by the bytes of the paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the archive's format.
+    pub format: u32,
+    /// The files.
+    pub files: Vec<ManifestFile>,
+}
+
+impl Manifest {
+    /// The manifest of a scanned tree.
+    pub fn of(tree: &ModelTree) -> Self {
+        let files = tree.files.iter().map(|f| ManifestFile {
+            path: f.path.clone(),
+            mode: format!("{:04o}", f.mode),
+            size: f.stamp.size,
+            sha256: hex::encode(f.digest.sha256),
+            codec: Codec::Stored,
+        });
+        Manifest { format: FORMAT, files: files.collect() }
+    }
+
+    /// The canonical text: JSON without spaces, fields in the order they are declared in.
+    pub fn canonical(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|e| Error::failed("cannot write the content manifest").why(e.to_string()))
+    }
+
+    /// Sha256 of the canonical text, 64 hex digits.
+    pub fn identity(&self) -> Result<String> {
+        Ok(hex::encode(Sha256::digest(self.canonical()?)))
+    }
+
+    /// The key of the archive; for uncompressed packaging the prefix of the files, with a `/` at its end.
+    pub fn key(&self, packaging: Packaging) -> Result<String> {
+        let base = self.base()?;
+        Ok(match packaging {
+            Packaging::Tar => format!("{base}/model.tar.gz"),
+            Packaging::Uncompressed => format!("{base}/files/"),
+        })
+    }
+
+    /// The key of the manifest itself, beside the files and not among them: SageMaker downloads all that is under their
+    /// prefix. It is written last, so where it is, the artifact is complete.
+    pub fn manifest_key(&self) -> Result<String> {
+        Ok(format!("{}/manifest.json", self.base()?))
+    }
+
+    fn base(&self) -> Result<String> {
+        Ok(format!("models/{}", &self.identity()?[..KEY_DIGITS]))
+    }
+}

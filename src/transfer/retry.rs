@@ -1,0 +1,60 @@
+//! Which failures are worth another try, and when.
+
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+
+/// Longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Codes that say "not now": throttling, and a body that was damaged or cut off on its way.
+const TRANSIENT: [&str; 9] = [
+    "SlowDown",
+    "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "BadDigest",
+    "XAmzContentChecksumMismatch",
+    "IncompleteBody",
+];
+
+/// Whether the same request may succeed later: the service was busy or did not answer.
+pub(super) fn transient(error: &Error) -> bool {
+    match error.aws() {
+        Some(aws) if TRANSIENT.contains(&aws.code.as_str()) => true,
+        Some(aws) => match aws.status {
+            Some(status) => status >= 500 || status == 429,
+            None => error.kind() == Kind::Failed,
+        },
+        None => error.kind() == Kind::Failed,
+    }
+}
+
+/// Runs `call` until it succeeds, fails in a way that is not worth trying `again`, or `attempts` are used up.
+pub(super) async fn retrying<T, F: Future<Output = Result<T>>>(
+    attempts: u32,
+    back_off: Duration,
+    again: impl Fn(&Error) -> bool,
+    mut call: impl FnMut() -> F,
+) -> Result<T> {
+    let mut attempt = 1;
+    loop {
+        match call().await {
+            Err(e) if attempt < attempts && again(&e) => {
+                tracing::debug!(attempt, error = %e, "trying again");
+                tokio::time::sleep(wait(back_off, attempt, rand::random())).await;
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The wait after try number `attempt`; `random` is in 0..1. At least half of the step, so that a burst spreads and
+/// no try comes at once.
+pub(super) fn wait(back_off: Duration, attempt: u32, random: f64) -> Duration {
+    let step = back_off.saturating_mul(1 << (attempt - 1).min(16)).min(WAIT_MAX);
+    step.mul_f64(0.5 + random / 2.0)
+}
