@@ -5,6 +5,8 @@
 //! [`crate::error::Error`] with the service's code and request id kept. Absent things are `None`,
 //! never an error.
 
+pub mod aws;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
