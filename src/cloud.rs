@@ -5,6 +5,7 @@
 //! [`crate::error::Error`] with the service's code and request id kept. Absent things are `None`,
 //! never an error.
 
+pub mod aws;
 pub mod observe;
 
 use std::collections::BTreeMap;
