@@ -1,1 +1,3 @@
 //! What is on disk, as content digests.
+
+pub mod image;
