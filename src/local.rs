@@ -1,4 +1,6 @@
-//! What is on disk, as content digests: the models, and the function package. Reads only, and calls no service.
+//! What is on disk, as content digests: models, image context, function package. Reads only, and calls no service.
 
 pub mod cache;
+pub mod image;
 pub mod models;
+pub mod sources;
