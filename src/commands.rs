@@ -100,7 +100,7 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     if let Some(url) = &settings.sandbox {
         settings.sandbox = Some(sandbox::ensure(url, ui).await?);
     }
-    let connection = Connection { region: settings.region.clone(), profile: settings.profile.clone(), sandbox: settings.sandbox.clone() };
+    let connection = Connection { region: settings.region.clone(), profile: settings.profile.clone(), sandbox: settings.sandbox.clone(), verbose: cli.global.verbose > 1 };
     let cloud = aws::connect(&connection).await?;
     let context = Context { settings, cloud, ui, cancel, resume };
     match &cli.verb {

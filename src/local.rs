@@ -1,6 +1,7 @@
 //! What is on disk, as content digests: models, image context, function package. Reads only, and calls no service.
 
 pub mod cache;
+pub mod function;
 pub mod image;
 pub mod models;
 pub mod sources;

@@ -19,7 +19,7 @@ pub use service::{Step, StepKind};
 pub use world::{Deployed, World};
 
 use crate::cloud::Map;
-use crate::config::{Architecture, Packaging};
+use crate::config::Architecture;
 use crate::error::{Error, Kind, Result};
 use crate::settings::Settings;
 use crate::stack::{self, ResourceChange};
@@ -343,9 +343,4 @@ fn foundation(settings: &Settings, world: &World, target: &Target) -> Result<Opt
 pub fn busy(stack: &str, status: &str) -> Error {
     Error::new(Kind::Busy, format!("another operation holds the stack {stack} ({status})"))
         .next("wait for it with --wait-lock 30m, or look at it with `comfy-deploy status`")
-}
-
-/// Whether the artifact is published as a prefix.
-pub fn is_prefix(packaging: Packaging) -> bool {
-    packaging == Packaging::Uncompressed
 }

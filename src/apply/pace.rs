@@ -23,6 +23,11 @@ impl Cancel {
         *self.0.borrow()
     }
 
+    /// The signal as a channel, for what runs subprocesses.
+    pub fn receiver(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+
     /// Returns when it comes; never if the trigger is gone.
     pub async fn wait(&self) {
         let mut receiver = self.0.clone();

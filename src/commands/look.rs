@@ -53,8 +53,7 @@ pub struct Look {
 pub async fn look(context: &Context<'_>, wanted: Wanted) -> Result<Look> {
     let settings = context.settings.clone();
     let reporter = context.ui.reporter();
-    let scratch = context.scratch();
-    let scan = tokio::task::spawn_blocking(move || scan(&settings, wanted, &scratch, reporter.as_ref()));
+    let scan = tokio::task::spawn_blocking(move || scan(&settings, wanted, reporter.as_ref()));
     let account = observe::account(&context.settings, &context.cloud).await?;
     let (local, sources) = scan.await.map_err(|e| crate::error::Error::failed(format!("reading local files broke off: {e}")))??;
     let world = observe::content(&context.settings, &context.cloud, account, &local).await?;
@@ -89,11 +88,11 @@ pub async fn planned(context: &Context<'_>, wanted: Wanted, plan: impl Fn(&Setti
 }
 
 /// The local side.
-fn scan(settings: &Settings, wanted: Wanted, scratch: &std::path::Path, reporter: &dyn crate::progress::Reporter) -> Result<(Local, Sources)> {
+fn scan(settings: &Settings, wanted: Wanted, reporter: &dyn crate::progress::Reporter) -> Result<(Local, Sources)> {
     let mut sources = Sources::default();
-    let model = if wanted.model { sources::model(settings, scratch, reporter, &mut sources)? } else { LocalModel::Keep };
+    let model = if wanted.model { sources::model(settings, reporter, &mut sources)? } else { LocalModel::Keep };
     let (image, function) = if wanted.code {
-        (sources::image(settings, &mut sources)?, sources::function(settings, reporter, &mut sources)?)
+        (sources::image(settings, reporter, &mut sources)?, sources::function(settings, reporter, &mut sources)?)
     } else {
         (LocalImage::Keep, None)
     };

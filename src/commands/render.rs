@@ -4,7 +4,6 @@ use serde_json::json;
 
 use super::Done;
 use crate::cli;
-use crate::config::Architecture;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::stack;
@@ -14,13 +13,12 @@ use crate::stack;
 /// # Errors
 /// When a file cannot be written.
 pub fn run(settings: &Settings, args: &cli::Render) -> Result<Done> {
-    let architecture = settings.config.lambda.architecture.unwrap_or(Architecture::X86_64);
     let mut templates = Vec::new();
     if args.wants_foundation() {
         templates.push((settings.foundation(), stack::foundation(settings)));
     }
     if args.wants_service() {
-        templates.push((settings.stack(), stack::service(settings, architecture)));
+        templates.push((settings.stack(), stack::service(settings)));
     }
     let data = json!({"templates": templates.iter().map(|(name, t)| (name.clone(), json!(t.body))).collect::<serde_json::Map<_, _>>()});
     let Some(dir) = &args.out else {

@@ -68,7 +68,12 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
     if let Some(url) = url {
         let _ = writeln!(text, "  {:<11} {url} ({})", "function", auth.as_deref().unwrap_or("?"));
         if auth.as_deref() == Some("AWS_IAM") {
-            let document = stack::invoker_policy(&world.account, &settings.region, function.as_deref().unwrap_or_default());
+            let document = stack::invoker_policy(&format!(
+                "arn:aws:lambda:{}:{}:function:{}",
+                settings.region,
+                world.account,
+                function.as_deref().unwrap_or_default()
+            ));
             let _ = writeln!(text, "\nAn identity policy that lets a caller use the URL:\n{}", serde_json::to_string_pretty(&document).unwrap_or_default());
             policy = Some(document);
         }

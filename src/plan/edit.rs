@@ -8,7 +8,7 @@ use crate::cloud::Map;
 use crate::config::ScheduleEntry;
 use crate::error::{Error, Kind, Result};
 use crate::settings::Settings;
-use crate::stack::{self, Action};
+use crate::stack;
 
 /// What `scale` changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +69,7 @@ pub fn scale(settings: &Settings, world: &World, what: &Scale) -> Result<Plan> {
             let mut schedules = stack::edit::schedules(&template);
             schedules.retain(|s| s.name != entry.name);
             schedules.push(entry.clone());
-            stack::edit::set_schedules(&mut template, &schedules);
+            stack::edit::set_schedules(&mut template, &schedules)?;
         }
         Scale::Remove(name) => {
             let mut schedules = stack::edit::schedules(&template);
@@ -81,7 +81,7 @@ pub fn scale(settings: &Settings, world: &World, what: &Scale) -> Result<Plan> {
                     .why(if known.is_empty() { "there are none".into() } else { format!("there are: {}", known.join(", ")) })
                     .next("comfy-deploy scale schedule ls"));
             }
-            stack::edit::set_schedules(&mut template, &schedules);
+            stack::edit::set_schedules(&mut template, &schedules)?;
         }
     }
     let plan = edited(settings, world, deployed, &template, parameters, "service: scaling")?;
@@ -117,9 +117,15 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
             }
         }
     };
+    let label = &settings.config.models.version;
     let hash = stack::version_hash(&template, &parameters, &pseudo)?;
-    let version = super::service::version(&settings.config.models.version, &hash, world, Some(&deployed.stack.parameters), target.record);
-    parameters.insert("ModelVersion".into(), version);
+    let live = stack::version_hash(&template, &deployed.stack.parameters, &pseudo)?;
+    let current = deployed.stack.parameters.get("ModelVersion").and_then(|v| stack::parse_model_version(v));
+    let same = current.is_some_and(|(l, ..)| l == label) && hash == live && world.silent_rollback().is_none();
+    if !same {
+        parameters.insert("ModelVersion".into(), stack::model_version(label, &hash, u64::from(target.record)));
+        parameters.insert("RetainDesiredCount".into(), "true".into());
+    }
     let mut plan = edited(settings, world, deployed, &template, parameters, "service: model")?;
     plan.model = model_plan;
     plan.growth = super::growth::growth(world, &plan.service);

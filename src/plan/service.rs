@@ -87,9 +87,8 @@ pub(super) fn steps(
     target: &Target,
     image: Option<&str>,
 ) -> Result<Vec<Step>> {
-    let architecture = local.function.as_ref().map_or(Architecture::X86_64, |f| f.architecture);
     let artifacts = artifacts(settings, local, target, world, image.unwrap_or(AFTER_BUILD))?;
-    let mut rendered = stack::service(settings, architecture);
+    let mut rendered = stack::service(settings);
     let pseudo = world.pseudo(&target.stack, &target.region);
 
     let deployed = match &world.service {
@@ -99,11 +98,14 @@ pub(super) fn steps(
         },
         None => None,
     };
-    let draft = stack::service_parameters(settings, &artifacts, "draft");
-    let hash = stack::version_hash(&rendered.value, &draft, &pseudo)?;
     let label = &settings.config.models.version;
-    let version = version(label, &hash, world, deployed.as_ref().map(|(d, _)| &d.stack.parameters), target.record);
-    let parameters = stack::service_parameters(settings, &artifacts, &version);
+    let mut parameters = stack::service_parameters(settings, &artifacts, label);
+    let live = deployed.as_ref().map(|(d, template)| stack::Deployed { template, parameters: &d.stack.parameters });
+    let version = stack::settle(&mut rendered, &mut parameters, live, &pseudo, label, u64::from(target.record))?;
+    if !version.new && world.silent_rollback().is_some() {
+        // SageMaker went back behind the stack's back: only a new name makes it move again.
+        parameters.insert("ModelVersion".into(), stack::model_version(label, &version.hash, u64::from(target.record)));
+    }
 
     let step = |kind, body: String, parameters: Map, changes, title: &str| Step {
         stack: target.stack.clone(),
@@ -125,15 +127,11 @@ pub(super) fn steps(
     };
 
     let current = &deployed.stack.parameters;
-    if parameters.get("ModelVersion") == current.get("ModelVersion") {
-        stack::keep_deployment_properties(&template, &mut rendered.value);
-        rendered.body = stack::edit::to_body(&rendered.value);
-    }
     let old = stack::evaluate(&template, current, &pseudo)?;
     let new = stack::evaluate(&rendered.value, &parameters, &pseudo)?;
     let mut changes = stack::diff(Some(&old), &new);
-    if changes.is_empty() && service_tags(settings) != user_tags(&deployed.stack.tags) {
-        changes = stack::retagged(&new);
+    if service_tags(settings) != user_tags(&deployed.stack.tags) {
+        changes = stack::with_stack_tags(changes, &new);
     }
     if deployed.stack.busy() {
         return match changes.is_empty() {
@@ -144,8 +142,7 @@ pub(super) fn steps(
     if changes.is_empty() {
         return Ok(Vec::new());
     }
-    let retyped = current.get("SageMakerInstanceType") != parameters.get("SageMakerInstanceType");
-    if retyped && old.resources.contains_key("ComfyUIScalableTarget") {
+    if stack::split_instance_type_change(&old, &new) {
         let mut off = current.clone();
         off.insert("SageMakerAutoScaling".into(), "false".into());
         let without = stack::evaluate(&template, &off, &pseudo)?;
@@ -158,16 +155,6 @@ pub(super) fn steps(
         ]);
     }
     Ok(vec![step(StepKind::Update, rendered.body, parameters, changes, "service: endpoint and function")])
-}
-
-/// `<label>-<hash8>-<n>`. An equal hash keeps the deployed n, unless SageMaker went back behind the stack's back:
-/// then only a new name makes it move again.
-pub(super) fn version(label: &str, hash: &str, world: &World, current: Option<&Map>, record: u32) -> String {
-    let deployed = current.and_then(|p| p.get("ModelVersion")).and_then(|v| stack::parse_model_version(v));
-    match deployed {
-        Some((_, live, n)) if live == hash && world.silent_rollback().is_none() => stack::model_version(label, hash, n),
-        _ => stack::model_version(label, hash, record),
-    }
 }
 
 /// A stack's tags without those that AWS adds.

@@ -1,0 +1,133 @@
+//! Image, model artifact and function package, made and sent side by side.
+
+use std::sync::Arc;
+
+use super::Run;
+use crate::cloud::{Map, PutOptions, Written};
+use crate::config::Packaging;
+use crate::container::{self, Builders, Processes};
+use crate::error::{Error, Kind, Result};
+use crate::local::models::ModelTree;
+use crate::local::sources::Sources;
+use crate::pack::{Archive, FileParts, Layout, Manifest};
+use crate::plan::{ImagePlan, ModelPlan, Plan};
+use crate::progress::{Event, Task};
+use crate::settings::Settings;
+use crate::transfer::{self, FileUpload, Options};
+
+/// What was made.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// Whether anything was sent.
+    pub changed: bool,
+    /// The image to deploy; `None` = as deployed.
+    pub image: Option<String>,
+    /// Whether a builder ran.
+    pub built: bool,
+    /// Bytes of the model artifact that were sent.
+    pub uploaded: u64,
+    /// CRC64NVME of the model artifact, base64.
+    pub crc64nvme: Option<String>,
+}
+
+/// Makes and sends what the plan says. When one of the three fails the others stop; what they finished is kept, and the
+/// next run continues from there.
+///
+/// # Errors
+/// Of the first that fails; [`Kind::Interrupted`].
+pub async fn make(run: &Run<'_>, settings: &Settings, plan: &Plan, sources: Sources) -> Result<Made> {
+    run.cancel.check()?;
+    let Sources { model, image, function } = sources;
+    let work = async {
+        tokio::try_join!(
+            self::model(run, settings, plan, model),
+            self::image(run, settings, plan, image),
+            self::function(run, settings, plan, function.map(|f| f.zip)),
+        )
+    };
+    let ((uploaded, crc64nvme, sent), (image, built), function) = tokio::select! {
+        done = work => done?,
+        () = run.cancel.wait() => return Err(super::pace::interrupted()
+            .why("what was uploaded so far is kept")
+            .next(format!("continue with: {}", run.resume))),
+    };
+    Ok(Made { changed: sent || built || function, image, built, uploaded, crc64nvme })
+}
+
+/// The model artifact: (bytes sent, checksum, whether anything was sent).
+async fn model(run: &Run<'_>, settings: &Settings, plan: &Plan, tree: Option<Arc<ModelTree>>) -> Result<(u64, Option<String>, bool)> {
+    let ModelPlan::Upload { id, key, .. } = &plan.model else { return Ok((0, None, false)) };
+    let tree = tree.ok_or_else(|| lost("the model tree"))?;
+    let metadata = Map::from([("comfy-deploy-id".to_owned(), id.clone())]);
+    let put = PutOptions { metadata, kms_key_arn: settings.config.storage.kms_key_arn.clone(), ..PutOptions::default() };
+    let bucket = &plan.target.bucket;
+    let objects = run.cloud.objects.clone();
+    let uploaded = match settings.config.models.packaging {
+        Packaging::Tar => {
+            let put = PutOptions { content_type: Some("application/gzip".into()), ..put };
+            let options = Options { put, ..Options::default() };
+            let part_size = transfer::part_size(Layout::new(&tree).total)?;
+            let archive = Archive::new(tree, part_size);
+            transfer::upload(objects, bucket, key, archive, &options, run.reporter.as_ref()).await?
+        }
+        Packaging::Uncompressed => {
+            let options = Options { put, ..Options::default() };
+            let manifest = Manifest::of(&tree);
+            let mut files = Vec::new();
+            for (i, file) in tree.files.iter().enumerate() {
+                let part_size = transfer::part_size(file.stamp.size)?;
+                let parts = FileParts::new(tree.clone(), i, part_size).ok_or_else(|| lost(&file.path))?;
+                files.push(FileUpload { key: format!("{key}{}", file.path), source: Box::new(parts) });
+            }
+            let last = (manifest.manifest_key()?, bytes::Bytes::from(manifest.canonical()?));
+            transfer::upload_files(objects, bucket, files, (last.0.as_str(), last.1), &options, run.reporter.as_ref()).await?
+        }
+    };
+    let sent = if uploaded.already { 0 } else { uploaded.bytes };
+    Ok((sent, uploaded.crc64nvme, !uploaded.already))
+}
+
+/// The image: (reference to deploy, whether a builder ran).
+async fn image(run: &Run<'_>, settings: &Settings, plan: &Plan, context: Option<crate::local::image::ImageContext>) -> Result<(Option<String>, bool)> {
+    let repository = &plan.target.repository;
+    let tag = match &plan.image {
+        ImagePlan::Keep => return Ok((None, false)),
+        ImagePlan::Prebuilt { uri } => return Ok((Some(uri.clone()), false)),
+        ImagePlan::Present { digest, .. } => return Ok((Some(format!("{repository}@{digest}")), false)),
+        ImagePlan::Build { tag } => tag,
+    };
+    let context = context.ok_or_else(|| lost("the build context"))?;
+    let runner = Processes;
+    let tool = Builders::detect(settings.config.image.builder, &runner).await?;
+    let found = run.cloud.images.repository(repository).await?.ok_or_else(|| {
+        Error::failed(format!("there is no ECR repository {repository}")).next("the foundation stack makes it: comfy-deploy up")
+    })?;
+    run.say(Event::Begin { task: Task::Image, label: format!("building the image with {}", tool.kind.name()), total: None });
+    let reference = container::build_reference(&found.uri);
+    let cancel = run.cancel.receiver();
+    container::build_and_push(&tool, &context, &reference, run.cloud.images.as_ref(), &runner, run.reporter.as_ref(), &cancel).await?;
+    let build_tag = reference.rsplit_once(':').map_or(reference.as_str(), |(_, t)| t);
+    let digest = container::gate(run.cloud.images.as_ref(), repository, build_tag, tag).await?;
+    run.say(Event::End { task: Task::Image, summary: format!("{repository}:{tag} pushed") });
+    Ok((Some(format!("{repository}@{digest}")), true))
+}
+
+/// The function package; whether it was sent.
+async fn function(run: &Run<'_>, settings: &Settings, plan: &Plan, zip: Option<Vec<u8>>) -> Result<bool> {
+    let Some(wanted) = plan.function.as_ref().filter(|f| f.upload) else { return Ok(false) };
+    let zip = zip.ok_or_else(|| lost("the function package"))?;
+    run.say(Event::Begin { task: Task::Function, label: "uploading the function".into(), total: Some(zip.len() as u64) });
+    let put = PutOptions {
+        content_type: Some("application/zip".into()),
+        if_absent: true,
+        kms_key_arn: settings.config.storage.kms_key_arn.clone(),
+        ..PutOptions::default()
+    };
+    let written = run.cloud.objects.put(&plan.target.bucket, &wanted.key, zip.into(), &put).await?;
+    run.say(Event::End { task: Task::Function, summary: "function uploaded".into() });
+    Ok(written == Written::Created)
+}
+
+fn lost(what: &str) -> Error {
+    Error::new(Kind::Failed, format!("{what} was not read although the plan needs it")).next("please report this")
+}

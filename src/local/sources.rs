@@ -1,0 +1,88 @@
+//! The local side of a plan, and the files behind it.
+
+use std::sync::Arc;
+
+use super::cache::DigestCache;
+use super::function::{self, Package};
+use super::image::{self, ImageContext};
+use super::models::{self, ModelTree};
+use crate::config::Packaging;
+use crate::error::{Error, Result};
+use crate::pack::{Layout, Manifest};
+use crate::plan::{LocalFunction, LocalImage, LocalModel};
+use crate::progress::{Event, Reporter};
+use crate::settings::Settings;
+
+/// The files that a deployment may have to send.
+#[derive(Default)]
+pub struct Sources {
+    /// Of the model artifact.
+    pub model: Option<Arc<ModelTree>>,
+    /// Of the inference image.
+    pub image: Option<ImageContext>,
+    /// Of the function.
+    pub function: Option<Package>,
+}
+
+/// The model artifact: scanned from `models.dir`, or named by `models.uri`. Blocking.
+///
+/// # Errors
+/// What is wrong with the directory or the URI.
+pub fn model(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources) -> Result<LocalModel> {
+    let config = &settings.config.models;
+    if let Some(uri) = &config.uri {
+        let named = uri.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).filter(|(b, k)| !b.is_empty() && !k.is_empty());
+        let (bucket, key) = named.ok_or_else(|| Error::usage(format!("models.uri is {uri}")).why("it must be s3://bucket/key"))?;
+        return Ok(LocalModel::External { bucket: bucket.into(), key: key.into() });
+    }
+    let mut cache = DigestCache::load(&settings.root);
+    let tree = models::scan(&settings.root.join(&config.dir), &config.files, &mut cache, settings.rehash, reporter);
+    // Also after an error: what was hashed need not be hashed again.
+    if let Err(e) = cache.save() {
+        reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));
+    }
+    let tree = tree?;
+    let manifest = Manifest::of(&tree);
+    let bytes = match config.packaging {
+        Packaging::Tar => Layout::new(&tree).total,
+        Packaging::Uncompressed => tree.bytes(),
+    };
+    let local = LocalModel::Tree { id: manifest.identity()?, key: manifest.key(config.packaging)?, bytes, files: tree.files.len() };
+    sources.model = Some(Arc::new(tree));
+    Ok(local)
+}
+
+/// The inference image: the identity of its build context, or the one named by `image.uri`. Blocking.
+///
+/// # Errors
+/// What is wrong with the context.
+pub fn image(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources) -> Result<LocalImage> {
+    let config = &settings.config.image;
+    if let Some(uri) = &config.uri {
+        return Ok(LocalImage::Prebuilt { uri: uri.clone() });
+    }
+    let context = image::context(&settings.root, config, &settings.config.comfyui)?;
+    if let Some(warning) = context.warning() {
+        reporter.report(Event::Warning(warning));
+    }
+    let tag = context.tag.clone();
+    sources.image = Some(context);
+    Ok(LocalImage::Context { tag })
+}
+
+/// The function package, unless the function is off. Blocking; may build the binary.
+///
+/// # Errors
+/// What is wrong with the binary or the workflows.
+pub fn function(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources) -> Result<Option<LocalFunction>> {
+    let config = &settings.config.lambda;
+    if !config.enabled {
+        return Ok(None);
+    }
+    let workflows = settings.root.join(&settings.config.workflows);
+    let package = function::package(settings.handler.as_deref(), &workflows, config.architecture, reporter)?;
+    let local = LocalFunction { key: package.key.clone(), bytes: package.zip.len() as u64, architecture: package.architecture };
+    sources.function = Some(package);
+    Ok(Some(local))
+}
+
