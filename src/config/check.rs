@@ -364,7 +364,8 @@ impl<'s> Reader<'s> {
             let shown: String = text.chars().take(80).collect();
             let shown = if shown.len() < text.len() { format!("{shown}...") } else { shown };
             let what = if text.is_empty() { format!("`{path}` is empty") } else { format!("`{path}` is `{shown}`") };
-            return self.refuse(node, Problem::error(path.clone(), what).label("not allowed").help(help));
+            let label = guess(schema, text).map_or("not allowed".to_owned(), |g| format!("did you mean `{g}`?"));
+            return self.refuse(node, Problem::error(path.clone(), what).label(label).help(help));
         }
         Some(Json::String(text.to_owned()))
     }
@@ -483,6 +484,23 @@ fn text_problem(schema: &Json, text: &str) -> Option<String> {
             (None, None) => "Allowed: what the JSON Schema says (`comfy-deploy config schema`).".to_owned(),
         },
     })
+}
+
+/// What was probably meant by a text that is not allowed: the slips that people make with these values.
+fn guess(schema: &Json, text: &str) -> Option<String> {
+    let lower = text.trim().to_lowercase();
+    [
+        lower.clone(),
+        lower.replace(['_', ' ', '.'], "-"),
+        // An instance type as EC2 writes it.
+        format!("ml.{lower}"),
+        // An availability zone for its region.
+        lower.trim_end_matches(|c: char| c.is_ascii_lowercase()).to_owned(),
+        // An account as the console groups its digits.
+        lower.replace(['-', ' '], ""),
+    ]
+    .into_iter()
+    .find(|guess| !guess.is_empty() && guess != text && text_problem(schema, guess).is_none())
 }
 
 /// Whether a text matches a pattern of the schema. Patterns are compiled once.

@@ -88,9 +88,11 @@ pub fn load(source: Arc<Source>, environment: Option<&str>, overrides: Vec<Overr
     let overlays = tree.take("environments");
     let overlays = overlays.as_ref().map(|entry| &entry.node);
     problems.extend(check_overlays(overlays));
+    let sections = overlays.and_then(Node::entries).unwrap_or_default().iter().map(|entry| &entry.node);
+    problems.extend([&tree].into_iter().chain(sections).filter_map(two_models));
     if let Some(name) = environment {
         match overlays.and_then(|all| all.get(name)) {
-            Some(over) => tree.overlay(over.node.clone()),
+            Some(over) => lay_over(&mut tree, over.node.clone()),
             None => return Err(unknown_environment(name, overlays, &source.name)),
         }
     }
@@ -152,6 +154,32 @@ fn fill_lists(object: &mut serde_json::Map<String, Json>) {
     {
         endpoint.remove("vpc");
     }
+}
+
+/// A directory and an artifact made elsewhere in one place of the file: which is meant?
+fn two_models(tree: &Node) -> Option<Problem> {
+    let models = &tree.get("models")?.node;
+    models.get("dir")?;
+    let uri = models.get("uri").filter(|entry| !entry.node.is_null())?;
+    Some(
+        Problem::error(Path::of("models.uri"), "`models.dir` and `models.uri` are both set")
+            .at(uri.key_origin.clone())
+            .label("either this or `dir`")
+            .help("Keep `dir` to pack a directory, or `uri` for a model artifact made elsewhere."),
+    )
+}
+
+/// Lays an overlay over the file. One that names a directory of models means it, whatever artifact the file names.
+fn lay_over(tree: &mut Node, over: Node) {
+    // `prod:` with nothing below it differs in its name only.
+    if over.is_null() {
+        return;
+    }
+    let dir = over.get("models").is_some_and(|models| models.node.get("dir").is_some());
+    if dir && let Some(models) = tree.entry_mut("models") {
+        models.node.take("uri");
+    }
+    tree.overlay(over);
 }
 
 /// Checks the keys and values of every overlay, chosen or not.

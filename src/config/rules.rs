@@ -1,6 +1,12 @@
 //! Rules that one value alone cannot break: lengths of composed names, a minimum above a maximum, a schedule without
 //! autoscaling, a volume where the disk is local. Pure: a config in, problems out.
 
+mod artifacts;
+pub mod cron;
+pub mod instances;
+mod names;
+mod scaling;
+
 use super::Config;
 use super::problem::Problem;
 use super::tree::{Node, Origin, Path};
@@ -24,8 +30,13 @@ pub fn validate(config: &Config, environment: Option<&str>) -> Vec<Problem> {
 }
 
 /// The rules that the schema cannot express.
-pub fn rules(_config: &Config, _environment: Option<&str>) -> Vec<Problem> {
-    Vec::new()
+pub fn rules(config: &Config, environment: Option<&str>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    names::check(config, environment, &mut problems);
+    instances::check(config, &mut problems);
+    scaling::check(config, &mut problems);
+    artifacts::check(config, &mut problems);
+    problems
 }
 
 /// Finds where in the tree a problem's path stands, or the nearest section that does.
@@ -38,3 +49,6 @@ pub fn locate(tree: &Node, problem: Problem) -> Problem {
     let whole_file = !found.found && found.key.is_none();
     if whole_file { problem.at(Origin::Memory) } else { problem.at(origin) }
 }
+
+#[cfg(test)]
+mod tests;

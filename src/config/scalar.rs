@@ -18,6 +18,11 @@ pub enum Reading {
     Text,
 }
 
+/// Whether an unquoted scalar is YAML's null.
+pub fn is_null(text: &str) -> bool {
+    reading(text) == Reading::Null
+}
+
 /// What an unquoted scalar may be read as.
 pub fn reading(text: &str) -> Reading {
     match text {

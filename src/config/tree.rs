@@ -95,7 +95,7 @@ impl Node {
 
     /// Whether this is YAML's null: nothing, `~` or `null`.
     pub fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(&self.value, Value::Scalar { text, plain: true } if super::scalar::is_null(text))
     }
 
     /// The entries, if this is a mapping.
@@ -109,6 +109,14 @@ impl Node {
     /// The entry of a key.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries()?.iter().find(|entry| entry.key == key)
+    }
+
+    /// The entry of a key, to change it.
+    pub fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        match &mut self.value {
+            Value::Map(entries) => entries.iter_mut().find(|entry| entry.key == key),
+            _ => None,
+        }
     }
 
     /// The entry at a path of keys and list indices, as in `autoscaling.schedule[0].when`: where it stands, and the
@@ -161,6 +169,8 @@ impl Node {
                     }
                 }
             }
+            // A section with all its lines commented out says nothing about what lies below it.
+            (Value::Map(_), Value::Scalar { text, plain: true }) if crate::config::scalar::is_null(&text) => {}
             (_, value) => *self = Node { value, origin: over.origin },
         }
     }
