@@ -1,6 +1,36 @@
 //! One error type: what happened, why, what to type next, and the exit code that follows.
 
 use std::fmt;
+use std::sync::Arc;
+
+/// How a terminal or a file wants its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// ANSI colours.
+    pub colour: bool,
+    /// Box-drawing characters.
+    pub unicode: bool,
+    /// Columns.
+    pub width: u16,
+}
+
+impl Look {
+    /// For files, pipes and tests: ASCII, no colour, 100 columns.
+    pub const PLAIN: Look = Look { colour: false, unicode: false, width: 100 };
+}
+
+/// A report that is drawn when it is printed, once it is known where.
+pub trait Drawing: fmt::Debug + Send + Sync {
+    /// The report's text, without a newline at its end.
+    fn draw(&self, look: Look) -> String;
+}
+
+/// A report that is the same everywhere.
+impl Drawing for String {
+    fn draw(&self, _: Look) -> String {
+        self.trim_end().to_owned()
+    }
+}
 
 /// What sort of failure it was; decides the exit code and the `error.code` of the JSON envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +112,7 @@ struct Inner {
     what: String,
     why: Vec<String>,
     next: Option<String>,
-    report: Option<String>,
+    report: Option<Arc<dyn Drawing>>,
     service: Option<ServiceError>,
 }
 
@@ -140,8 +170,14 @@ impl Error {
 
     /// Attaches a drawn report (config source with a caret) that is printed instead of the one-line form.
     #[must_use]
-    pub fn report(mut self, report: impl Into<String>) -> Self {
-        self.0.report = Some(report.into());
+    pub fn report(self, report: impl Into<String>) -> Self {
+        self.drawing(Arc::new(report.into()))
+    }
+
+    /// Attaches a report that is drawn when it is printed, instead of the one-line form.
+    #[must_use]
+    pub fn drawing(mut self, report: Arc<dyn Drawing>) -> Self {
+        self.0.report = Some(report);
         self
     }
 
@@ -166,8 +202,8 @@ impl Error {
     }
 
     /// The drawn report, if there is one.
-    pub fn drawn(&self) -> Option<&str> {
-        self.0.report.as_deref()
+    pub fn drawn(&self, look: Look) -> Option<String> {
+        self.0.report.as_ref().map(|report| report.draw(look))
     }
 
     /// What AWS said, if AWS said it.

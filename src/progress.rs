@@ -1,5 +1,22 @@
 //! What happens while something is applied, as events. Libraries report; `tty` and `lines` draw.
 
+pub mod board;
+pub mod lines;
+pub mod tty;
+pub mod units;
+
+impl Task {
+    /// The word in front of its lines.
+    pub fn word(self) -> &'static str {
+        match self {
+            Task::Model => "models",
+            Task::Image => "image",
+            Task::Function => "function",
+            Task::Scan => "files",
+        }
+    }
+}
+
 /// A unit of work that is measured in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Task {
@@ -15,6 +32,7 @@ pub enum Task {
 
 /// Something the user may want to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // The fields say it all: bytes, ids and statuses as AWS spells them.
 pub enum Event {
     /// A phase begins: one sentence.
     Phase(String),
@@ -42,6 +60,8 @@ pub enum Event {
 pub trait Reporter: Send + Sync {
     /// One event.
     fn report(&self, event: Event);
+    /// Nothing more comes: what was drawn gives way to a short summary. Doing it twice is harmless.
+    fn finish(&self) {}
 }
 
 /// Drops everything.

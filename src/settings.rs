@@ -1,16 +1,26 @@
 //! Everything a verb needs to know, decided once: flags over `COMFY_DEPLOY_*` over file over default.
 //! After this nobody reads flags, environment or YAML.
 
+pub mod duration;
+mod resolve;
+pub mod show;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::config::problem::Problems;
+
+pub(crate) use resolve::switch;
+pub use resolve::{Ambient, VARIABLES, config_problems, resolve};
 
 /// The decided settings of one run.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The config with overlay, environment and flags applied.
     pub config: Config,
+    /// The config file.
+    pub file: PathBuf,
     /// Directory of the config file; relative paths start here.
     pub root: PathBuf,
     /// `--env`.
@@ -19,7 +29,7 @@ pub struct Settings {
     pub region: String,
     /// `--profile` or AWS_PROFILE, for the SDK.
     pub profile: Option<String>,
-    /// `--sandbox`: the stand-in's URL; real AWS is out of reach then.
+    /// `--sandbox`: the stand-in's URL, empty to start or find one; real AWS is out of reach then.
     pub sandbox: Option<String>,
     /// `--yes`.
     pub yes: bool,
@@ -33,10 +43,12 @@ pub struct Settings {
     pub rehash: bool,
     /// `--force-build`.
     pub force_build: bool,
-    /// `--handler FILE`: the comfy-handler binary.
+    /// `--handler FILE`: the comfy-handler binary, absolute or from the working directory.
     pub handler: Option<PathBuf>,
     /// Where each value that is not from the file came from: (path, origin), for `config show --origin`.
     pub origins: Vec<(String, String)>,
+    /// Problems that do not stop the run, for the user to read.
+    pub warnings: Problems,
 }
 
 impl Settings {
@@ -58,3 +70,6 @@ impl Settings {
         self.config.image.repository.as_deref().unwrap_or(&self.config.app)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! The image, the models and the bucket: values that exclude or need each other.
+
+use crate::config::problem::Problem;
+use crate::config::tree::Path;
+use crate::config::{Config, Image, Packaging};
+
+pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+    image(config, problems);
+    models(config, problems);
+    bucket(config, problems);
+}
+
+fn image(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(uri) = &config.image.uri else { return };
+    if uri.ends_with(":latest") {
+        problems.push(
+            Problem::warning(Path::of("image.uri"), format!("`{uri}` can mean another image tomorrow"))
+                .label("a tag that moves")
+                .help("The digest it has now is deployed. To stay with it, write repository@sha256:..."),
+        );
+    }
+    let Image { context, dockerfile, target, build_args, builder, .. } = Image::default();
+    let set = [
+        ("context", config.image.context != context),
+        ("dockerfile", config.image.dockerfile != dockerfile),
+        ("target", config.image.target != target),
+        ("build_args", config.image.build_args != build_args),
+        ("builder", config.image.builder != builder),
+    ];
+    for (key, _) in set.into_iter().filter(|(_, set)| *set) {
+        problems.push(
+            Problem::warning(Path::of("image").key(key), format!("`image.{key}` has no effect beside `image.uri`"))
+                .on_key()
+                .label("not used")
+                .help("A prebuilt image is used as it is. Remove one of the two."),
+        );
+    }
+    if !config.comfyui.custom_nodes.is_empty() {
+        problems.push(
+            Problem::warning(
+                Path::of("comfyui.custom_nodes"),
+                "`comfyui.custom_nodes` has no effect beside `image.uri`",
+            )
+            .on_key()
+            .label("not used")
+            .help("Custom nodes are installed when the image is built; a prebuilt image is used as it is."),
+        );
+    }
+}
+
+fn models(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(uri) = &config.models.uri else { return };
+    let (fits, allowed) = match config.models.packaging {
+        Packaging::Tar => (uri.ends_with(".tar.gz") || uri.ends_with(".tgz"), "s3://bucket/key.tar.gz"),
+        Packaging::Uncompressed => (uri.ends_with('/'), "s3://bucket/prefix/ with `packaging: uncompressed`"),
+    };
+    if !fits {
+        problems.push(
+            Problem::error(Path::of("models.uri"), format!("`models.uri` is `{uri}`"))
+                .label("not a model artifact of this packaging")
+                .help(format!("Allowed: {allowed}.")),
+        );
+    }
+}
+
+/// S3's rules for bucket names that the pattern does not hold.
+fn bucket(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(bucket) = &config.storage.bucket else { return };
+    let number = |part: &str| part.parse::<u8>().is_ok();
+    let why = if bucket.contains("..") || bucket.contains(".-") || bucket.contains("-.") {
+        "a dot may not stand beside a dot or a hyphen"
+    } else if bucket.split('.').count() == 4 && bucket.split('.').all(number) {
+        "it looks like an IP address"
+    } else if ["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|prefix| bucket.starts_with(prefix))
+        || ["-s3alias", "--ol-s3", ".mrap", "--x-s3"].iter().any(|suffix| bucket.ends_with(suffix))
+    {
+        "its prefix or suffix is reserved by S3"
+    } else {
+        return;
+    };
+    problems.push(
+        Problem::error(Path::of("storage.bucket"), format!("`storage.bucket` is `{bucket}`"))
+            .label("not a bucket name")
+            .help(format!("S3 does not allow it: {why}.")),
+    );
+}
