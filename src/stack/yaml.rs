@@ -195,7 +195,22 @@ fn text(s: &str) -> String {
         && !s.ends_with(':')
         && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./:-".contains(&b))
         && !WORDS.contains(&s.to_ascii_lowercase().as_str());
-    if plain { s.to_owned() } else { Value::String(s.to_owned()).to_string() }
+    if plain { s.to_owned() } else { quoted(s) }
+}
+
+/// A double-quoted string, which has the same escapes in JSON and YAML. Beyond JSON's own, everything that
+/// some YAML reader may refuse or fold is escaped: C1 controls, line separators, the byte order mark.
+fn quoted(s: &str) -> String {
+    let mut out = String::with_capacity(s.len() + 2);
+    for c in Value::String(s.to_owned()).to_string().chars() {
+        match c {
+            ' '..='~' => out.push(c),
+            c if c.is_alphanumeric() => out.push(c),
+            c if u32::from(c) > 0xffff => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+            c => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    out
 }
 
 fn pad(indent: usize, out: &mut String) {
