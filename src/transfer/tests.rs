@@ -343,10 +343,10 @@ async fn somebody_who_was_faster_is_success_and_leaves_nothing_half_made() {
 #[tokio::test]
 async fn a_lost_answer_of_complete_is_not_an_upload_twice() {
     let fake = Fake::with(|s| drop(s.faults.insert("answer of complete".into(), vec![Error::failed("no answer")])));
-    // The second try would find no upload in S3; here the object is found first, which S3 may say as well.
     let uploaded = send(&fake, Text::new(&ABC)).await.unwrap();
-    assert_eq!(uploaded.bytes, 10);
-    assert_eq!((fake.state().begun, fake.sent().len()), (1, 3));
+    assert_eq!((uploaded.bytes, uploaded.already), (10, false), "we sent it");
+    assert_eq!(fake.sent().len(), 3);
+    assert_eq!(fake.state().begun, 1);
 }
 
 #[tokio::test]
