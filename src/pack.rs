@@ -16,3 +16,6 @@ mod tar;
 pub use archive::{Archive, FileParts};
 pub use layout::Layout;
 pub use manifest::{Codec, Manifest, ManifestFile};
+
+#[cfg(test)]
+mod tests;

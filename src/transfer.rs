@@ -118,3 +118,6 @@ pub fn crc64_text(crc: u64) -> String {
 
 /// Shared by everything that is sent at the same time.
 type Source = Arc<dyn PartSource>;
+
+#[cfg(test)]
+mod tests;

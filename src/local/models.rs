@@ -150,3 +150,6 @@ fn name_problem(path: &str) -> Option<String> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

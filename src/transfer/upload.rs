@@ -173,10 +173,9 @@ impl<'a> Sender<'a> {
             }
         };
         let outcome = self.parts(key, &id, have, source).await;
-        match &outcome {
-            // There will be no such content again, or it is there already: nothing to go on with.
-            Err(Stop::Source(_)) | Ok(Uploaded { already: true, .. }) => self.abort(key, &id).await,
-            _ => {}
+        if matches!(outcome, Err(Stop::Source(_))) {
+            // There will be no such content again: nothing to go on with.
+            self.abort(key, &id).await;
         }
         if outcome.is_ok() {
             // Left by other runs of the same content; S3 bills them until they are aborted.
@@ -240,13 +239,19 @@ impl<'a> Sender<'a> {
         source.verify(crc).map_err(Stop::Source)?;
         let parts: Vec<PartDone> = sent.into_iter().map(|(part, _)| part).collect();
         let text = crc64_text(crc);
-        let complete = || self.objects.complete_upload(self.bucket, key, id, &parts, &text, bytes, true);
+        let mut tries = 0;
+        let complete = || {
+            tries += 1;
+            self.objects.complete_upload(self.bucket, key, id, &parts, &text, bytes, true)
+        };
         let written = self.retrying(complete).await.map_err(|e| Stop::of(e, true))?;
         if written == Written::AlreadyThere {
-            // Somebody was faster. What is there must still be what belongs there.
+            // Somebody was faster. What is there must still be what belongs there, and our parts are of no use.
             self.existing(key, source).await.map_err(Stop::Service)?;
+            self.abort(key, id).await;
         }
-        Ok(Uploaded { bytes, crc64nvme: Some(text), already: written == Written::AlreadyThere })
+        // After a try whose answer was lost, it is most likely ours.
+        Ok(Uploaded { bytes, crc64nvme: Some(text), already: written == Written::AlreadyThere && tries == 1 })
     }
 
     /// Makes one part, and sends it unless S3 has it. Making is local and cheap, and only what was made now can be

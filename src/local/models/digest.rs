@@ -89,7 +89,7 @@ fn read_all(found: &[Found], wanted: &[usize], reporter: &dyn Reporter) -> Resul
 }
 
 /// `None` when `progress` said to stop.
-fn read_one(
+pub(super) fn read_one(
     path: &Path,
     stamp: &Stamp,
     buffer: &mut [u8],

@@ -1,0 +1,529 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use crc_fast::{CrcAlgorithm, checksum};
+
+use super::retry::{transient, wait};
+use super::*;
+use crate::cloud::{BucketState, ObjectHead, Objects, OpenUpload, PartDone, Written};
+use crate::error::{Kind, ServiceError};
+use crate::progress::{Event, Reporter, Silent};
+
+/// An S3 in memory, with the checks S3 makes.
+#[derive(Default)]
+struct Fake(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, (Bytes, String)>,
+    uploads: BTreeMap<String, (String, BTreeMap<u32, (Bytes, String)>)>,
+    /// Operation, or operation and part (`part 2`), and the errors of its next calls.
+    faults: BTreeMap<String, Vec<Error>>,
+    /// Operations in order, parts with their numbers.
+    calls: Vec<String>,
+    begun: u32,
+    /// A key that another run creates just before it is completed here.
+    race: Option<(String, Bytes)>,
+}
+
+fn service(code: &str, status: Option<u16>) -> Error {
+    Error::service("failed", ServiceError { code: code.into(), status, ..Default::default() })
+}
+
+fn sum(bytes: &[u8]) -> String {
+    crc64_text(checksum(CrcAlgorithm::Crc64Nvme, bytes))
+}
+
+impl Fake {
+    fn with(change: impl FnOnce(&mut State)) -> Arc<Self> {
+        let fake = Fake::default();
+        change(&mut fake.0.lock().unwrap());
+        Arc::new(fake)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn call(&self, name: String) -> Result<std::sync::MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.calls.push(name.clone());
+        match state.faults.get_mut(&name).and_then(Vec::pop) {
+            Some(error) => Err(error),
+            None => Ok(state),
+        }
+    }
+
+    fn sent(&self) -> Vec<String> {
+        let mut sent: Vec<_> = self.state().calls.iter().filter(|c| c.starts_with("part ")).cloned().collect();
+        sent.sort();
+        sent
+    }
+}
+
+#[async_trait]
+impl Objects for Fake {
+    async fn bucket(&self, _: &str) -> Result<BucketState> {
+        Ok(BucketState::Owned)
+    }
+
+    async fn head(&self, _: &str, key: &str) -> Result<Option<ObjectHead>> {
+        Ok(self.call("head".into())?.objects.get(key).map(|(body, crc)| ObjectHead {
+            size: body.len() as u64,
+            crc64nvme: Some(crc.clone()),
+            etag: None,
+            version_id: None,
+            metadata: Default::default(),
+        }))
+    }
+
+    async fn get(&self, _: &str, key: &str) -> Result<Option<Bytes>> {
+        Ok(self.state().objects.get(key).map(|o| o.0.clone()))
+    }
+
+    async fn put(&self, _: &str, key: &str, body: Bytes, options: &PutOptions) -> Result<Written> {
+        assert!(options.if_absent, "nothing is ever overwritten");
+        let mut state = self.call(format!("put {key}"))?;
+        if state.objects.contains_key(key) {
+            return Ok(Written::AlreadyThere);
+        }
+        let crc = sum(&body);
+        state.objects.insert(key.into(), (body, crc));
+        Ok(Written::Created)
+    }
+
+    async fn list(&self, _: &str, prefix: &str) -> Result<Vec<(String, u64)>> {
+        let state = self.state();
+        let under = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+        Ok(under.map(|(key, (body, _))| (key.clone(), body.len() as u64)).collect())
+    }
+
+    async fn delete(&self, _: &str, key: &str) -> Result<()> {
+        self.state().objects.remove(key);
+        Ok(())
+    }
+
+    async fn begin_upload(&self, _: &str, key: &str, _: &PutOptions) -> Result<String> {
+        let mut state = self.call("begin".into())?;
+        state.begun += 1;
+        let id = format!("new-{}", state.begun);
+        state.uploads.insert(id.clone(), (key.into(), BTreeMap::new()));
+        Ok(id)
+    }
+
+    async fn upload_part(&self, _: &str, _: &str, id: &str, number: u32, body: Bytes, crc: &str) -> Result<PartDone> {
+        tokio::task::yield_now().await;
+        let mut state = self.call(format!("part {number}"))?;
+        assert_eq!(crc, sum(&body));
+        let (_, parts) = state.uploads.get_mut(id).ok_or_else(|| service("NoSuchUpload", Some(404)))?;
+        let size = body.len() as u64;
+        parts.insert(number, (body, crc.into()));
+        Ok(PartDone { number, etag: format!("\"{number}\""), size, crc64nvme: crc.into() })
+    }
+
+    async fn complete_upload(
+        &self,
+        _: &str,
+        key: &str,
+        id: &str,
+        parts: &[PartDone],
+        crc: &str,
+        size: u64,
+        if_absent: bool,
+    ) -> Result<Written> {
+        assert!(if_absent);
+        let mut state = self.call("complete".into())?;
+        if let Some((key, body)) = state.race.take() {
+            let crc = sum(&body);
+            state.objects.insert(key, (body, crc));
+        }
+        if state.objects.contains_key(key) {
+            return Ok(Written::AlreadyThere);
+        }
+        let (_, have) = state.uploads.remove(id).ok_or_else(|| service("NoSuchUpload", Some(404)))?;
+        let body: Vec<u8> = parts.iter().flat_map(|p| have[&p.number].0.clone()).collect();
+        assert_eq!((body.len() as u64, sum(&body).as_str()), (size, crc));
+        state.objects.insert(key.into(), (body.into(), crc.into()));
+        match state.faults.get_mut("answer of complete").and_then(Vec::pop) {
+            Some(error) => Err(error),
+            None => Ok(Written::Created),
+        }
+    }
+
+    async fn abort_upload(&self, _: &str, _: &str, id: &str) -> Result<()> {
+        self.call("abort".into())?.uploads.remove(id);
+        Ok(())
+    }
+
+    async fn open_uploads(&self, _: &str, prefix: &str) -> Result<Vec<OpenUpload>> {
+        let state = self.state();
+        let under = state.uploads.iter().filter(|(_, (key, _))| key.starts_with(prefix));
+        Ok(under.map(|(id, (key, _))| OpenUpload { key: key.clone(), upload_id: id.clone(), initiated: 0 }).collect())
+    }
+
+    async fn parts(&self, _: &str, _: &str, id: &str) -> Result<Vec<PartDone>> {
+        let state = self.call("parts".into())?;
+        let (_, parts) = state.uploads.get(id).ok_or_else(|| service("NoSuchUpload", Some(404)))?;
+        let done = |(&number, (body, crc)): (&u32, &(Bytes, String))| PartDone {
+            number,
+            etag: format!("\"{number}\""),
+            size: body.len() as u64,
+            crc64nvme: crc.clone(),
+        };
+        Ok(parts.iter().map(done).collect())
+    }
+}
+
+/// Parts of given bytes, which counts how many bytes live.
+struct Text {
+    parts: Vec<Vec<u8>>,
+    live: Arc<(AtomicU64, AtomicU64)>,
+    broken: Option<u32>,
+    wrong: bool,
+}
+
+impl Text {
+    fn new(parts: &[&str]) -> Self {
+        let parts = parts.iter().map(|p| p.as_bytes().to_vec()).collect();
+        Text { parts, live: Arc::default(), broken: None, wrong: false }
+    }
+}
+
+/// Bytes that are counted as long as anybody holds them.
+struct Counted(Vec<u8>, Arc<(AtomicU64, AtomicU64)>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.0.fetch_sub(self.0.len() as u64, Ordering::SeqCst);
+    }
+}
+
+impl PartSource for Text {
+    fn count(&self) -> u32 {
+        self.parts.len() as u32
+    }
+
+    fn size(&self, number: u32) -> u64 {
+        self.parts[number as usize - 1].len() as u64
+    }
+
+    fn produce(&self, number: u32) -> Result<Part> {
+        if self.broken == Some(number) {
+            return Err(Error::failed("a file changed"));
+        }
+        let bytes = self.parts[number as usize - 1].clone();
+        let now = self.live.0.fetch_add(bytes.len() as u64, Ordering::SeqCst) + bytes.len() as u64;
+        self.live.1.fetch_max(now, Ordering::SeqCst);
+        let crc64nvme = checksum(CrcAlgorithm::Crc64Nvme, &bytes);
+        Ok(Part { body: Bytes::from_owner(Counted(bytes, self.live.clone())), crc64nvme })
+    }
+
+    fn verify(&self, crc64nvme: u64) -> Result<()> {
+        assert_eq!(crc64nvme, checksum(CrcAlgorithm::Crc64Nvme, &self.parts.concat()));
+        if self.wrong { Err(Error::failed("not what was meant")) } else { Ok(()) }
+    }
+}
+
+fn options() -> Options {
+    Options { back_off: Duration::from_millis(1), attempts: 4, ..Options::default() }
+}
+
+async fn send(fake: &Arc<Fake>, source: Text) -> Result<Uploaded> {
+    upload(fake.clone(), "b", "k/model.tar.gz", source, &options(), &Silent).await
+}
+
+const ABC: [&str; 3] = ["aaaa", "bbbb", "cc"];
+
+#[tokio::test]
+async fn parts_become_one_object_with_its_checksum() {
+    let fake = Fake::with(|_| ());
+    let uploaded = send(&fake, Text::new(&ABC)).await.unwrap();
+    assert_eq!(uploaded, Uploaded { bytes: 10, crc64nvme: Some(sum(b"aaaabbbbcc")), already: false });
+    assert_eq!(fake.state().objects["k/model.tar.gz"].0, "aaaabbbbcc");
+    assert!(fake.state().uploads.is_empty());
+}
+
+#[tokio::test]
+async fn one_part_is_one_request() {
+    let fake = Fake::with(|s| drop(s.faults.insert("put k/model.tar.gz".into(), vec![service("SlowDown", Some(503))])));
+    let uploaded = send(&fake, Text::new(&["abc"])).await.unwrap();
+    assert_eq!(uploaded, Uploaded { bytes: 3, crc64nvme: Some(sum(b"abc")), already: false });
+    assert_eq!(fake.state().calls, ["head", "put k/model.tar.gz", "put k/model.tar.gz"]);
+}
+
+#[tokio::test]
+async fn what_is_there_is_not_sent_and_what_should_not_be_there_is_an_error() {
+    let fake = Fake::with(|_| ());
+    send(&fake, Text::new(&ABC)).await.unwrap();
+    fake.state().calls.clear();
+    let again = send(&fake, Text::new(&ABC)).await.unwrap();
+    assert!(again.already);
+    assert_eq!(again.crc64nvme, Some(sum(b"aaaabbbbcc")));
+    assert_eq!(fake.state().calls, ["head"]);
+    let e = send(&fake, Text::new(&["longer, and other"])).await.unwrap_err();
+    assert!(e.to_string().contains("other content") && e.hint().is_some(), "{e}");
+}
+
+#[tokio::test]
+async fn transient_failures_are_tried_again() {
+    let fake = Fake::with(|s| {
+        let slow = || service("SlowDown", Some(503));
+        s.faults.insert("part 2".into(), vec![slow(), Error::failed("no answer"), service("BadDigest", Some(400))]);
+        s.faults.insert("begin".into(), vec![service("InternalError", Some(500))]);
+        s.faults.insert("complete".into(), vec![service("RequestTimeout", Some(400))]);
+    });
+    assert!(!send(&fake, Text::new(&ABC)).await.unwrap().already);
+    assert_eq!(fake.sent(), ["part 1", "part 2", "part 2", "part 2", "part 2", "part 3"]);
+}
+
+#[tokio::test]
+async fn a_lasting_failure_keeps_the_finished_parts_and_the_next_run_continues() {
+    let denied = || service("AccessDenied", Some(403)).kind_is(Kind::Access);
+    let fake = Fake::with(|s| drop(s.faults.insert("part 3".into(), vec![denied()])));
+    let one_by_one = Options { parallel: 1, ..options() };
+    let e = upload(fake.clone(), "b", "k", Text::new(&ABC), &one_by_one, &Silent).await.unwrap_err();
+    assert_eq!((e.kind(), e.hint().is_some()), (Kind::Access, true));
+    assert_eq!(fake.state().uploads.len(), 1, "nothing is aborted");
+    assert_eq!(fake.sent(), ["part 1", "part 2", "part 3"], "a refusal is not tried again");
+
+    fake.state().calls.clear();
+    let uploaded = upload(fake.clone(), "b", "k", Text::new(&ABC), &one_by_one, &Silent).await.unwrap();
+    assert_eq!(fake.sent(), ["part 3"]);
+    assert!(!uploaded.already && fake.state().uploads.is_empty());
+    assert_eq!(fake.state().begun, 1, "the same upload");
+}
+
+#[tokio::test]
+async fn parts_of_other_content_or_size_are_sent_again_and_other_leftovers_go() {
+    let part = |text: &'static str| (Bytes::from(text), sum(text.as_bytes()));
+    let fake = Fake::with(|s| {
+        let key = "k/model.tar.gz".to_owned();
+        s.uploads.insert("few".into(), (key.clone(), BTreeMap::from([(1, part("aaaa"))])));
+        s.uploads.insert(
+            "most".into(),
+            (key, BTreeMap::from([(1, part("aaaa")), (2, part("bbXb")), (3, part("c")), (9, part("beyond"))])),
+        );
+        s.uploads.insert("other".into(), ("k/model.tar.gz.sig".into(), BTreeMap::new()));
+    });
+    send(&fake, Text::new(&ABC)).await.unwrap();
+    assert_eq!(fake.sent(), ["part 2", "part 3"]);
+    assert_eq!(fake.state().objects["k/model.tar.gz"].0, "aaaabbbbcc");
+    assert_eq!(fake.state().uploads.keys().collect::<Vec<_>>(), ["other"], "an upload of another key is not ours");
+}
+
+#[tokio::test]
+async fn content_that_changes_aborts_the_upload() {
+    for source in [Text { broken: Some(2), ..Text::new(&ABC) }, Text { wrong: true, ..Text::new(&ABC) }] {
+        let fake = Fake::with(|_| ());
+        let e = send(&fake, source).await.unwrap_err();
+        assert!(e.to_string().contains("changed") || e.to_string().contains("not what"), "{e}");
+        assert!(fake.state().uploads.is_empty() && fake.state().objects.is_empty());
+        assert!(!fake.state().calls.contains(&"complete".into()));
+    }
+}
+
+#[tokio::test]
+async fn somebody_who_was_faster_is_success_and_leaves_nothing_half_made() {
+    let fake = Fake::with(|s| s.race = Some(("k/model.tar.gz".into(), "aaaabbbbcc".into())));
+    assert!(send(&fake, Text::new(&ABC)).await.unwrap().already);
+    assert!(fake.state().uploads.is_empty(), "our parts are not billed for ever");
+
+    let fake = Fake::with(|s| s.race = Some(("k/model.tar.gz".into(), "other".into())));
+    assert!(send(&fake, Text::new(&ABC)).await.unwrap_err().to_string().contains("other content"));
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_complete_is_not_an_upload_twice() {
+    let fake = Fake::with(|s| drop(s.faults.insert("answer of complete".into(), vec![Error::failed("no answer")])));
+    let uploaded = send(&fake, Text::new(&ABC)).await.unwrap();
+    assert_eq!((uploaded.bytes, uploaded.already), (10, false), "we sent it");
+    assert_eq!(fake.sent().len(), 3);
+    assert_eq!(fake.state().begun, 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_gone_is_begun_anew_but_not_for_ever() {
+    let gone = || service("NoSuchUpload", Some(404));
+    let conflict = service("ConditionalRequestConflict", Some(409));
+    let fake = Fake::with(|s| {
+        s.faults.insert("part 1".into(), vec![gone()]);
+        s.faults.insert("complete".into(), vec![conflict]);
+    });
+    assert!(!send(&fake, Text::new(&ABC)).await.unwrap().already);
+
+    let fake = Fake::with(|s| drop(s.faults.insert("part 1".into(), vec![gone(), gone(), gone(), gone()])));
+    let e = send(&fake, Text::new(&ABC)).await.unwrap_err();
+    assert!(e.to_string().contains("disappeared 3 times"), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_whatever_the_size() {
+    let mib = MIB as usize;
+    for (size, memory, parallel, most) in [(mib, 3, 8, 3), (mib, 100, 2, 2), (2 * mib, 5, 8, 4), (3 * mib, 2, 8, 3)] {
+        let source = Text { parts: vec![vec![7; size]; 24], ..Text::new(&[]) };
+        let live = source.live.clone();
+        let options = Options { memory: memory * MIB, parallel, ..options() };
+        let fake = Arc::new(Forgetful::default());
+        upload(fake.clone(), "b", "k", source, &options, &Silent).await.unwrap();
+        assert_eq!(fake.0.load(Ordering::SeqCst), 24 * size as u64);
+        let peak = live.1.load(Ordering::SeqCst);
+        assert!(peak <= most * MIB, "{peak} bytes lived at a time");
+        assert_eq!(live.0.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// Takes everything, keeps only how many bytes it was.
+#[derive(Default)]
+struct Forgetful(AtomicU64);
+
+#[async_trait]
+impl Objects for Forgetful {
+    async fn bucket(&self, _: &str) -> Result<BucketState> {
+        Ok(BucketState::Owned)
+    }
+    async fn head(&self, _: &str, _: &str) -> Result<Option<ObjectHead>> {
+        Ok(None)
+    }
+    async fn get(&self, _: &str, _: &str) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+    async fn put(&self, _: &str, _: &str, _: Bytes, _: &PutOptions) -> Result<Written> {
+        Ok(Written::Created)
+    }
+    async fn list(&self, _: &str, _: &str) -> Result<Vec<(String, u64)>> {
+        Ok(Vec::new())
+    }
+    async fn delete(&self, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
+    async fn begin_upload(&self, _: &str, _: &str, _: &PutOptions) -> Result<String> {
+        Ok("id".into())
+    }
+    async fn upload_part(&self, _: &str, _: &str, _: &str, number: u32, body: Bytes, crc: &str) -> Result<PartDone> {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let size = body.len() as u64;
+        self.0.fetch_add(size, Ordering::SeqCst);
+        Ok(PartDone { number, etag: String::new(), size, crc64nvme: crc.into() })
+    }
+    async fn complete_upload(
+        &self,
+        _: &str,
+        _: &str,
+        _: &str,
+        _: &[PartDone],
+        _: &str,
+        _: u64,
+        _: bool,
+    ) -> Result<Written> {
+        Ok(Written::Created)
+    }
+    async fn abort_upload(&self, _: &str, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
+    async fn open_uploads(&self, _: &str, _: &str) -> Result<Vec<OpenUpload>> {
+        Ok(Vec::new())
+    }
+    async fn parts(&self, _: &str, _: &str, _: &str) -> Result<Vec<PartDone>> {
+        Ok(Vec::new())
+    }
+}
+
+#[derive(Default)]
+struct Most(AtomicU64);
+
+impl Reporter for Most {
+    fn report(&self, event: Event) {
+        if let Event::Bytes { done, .. } = event {
+            self.0.fetch_max(done, Ordering::SeqCst);
+        }
+    }
+}
+
+#[tokio::test]
+async fn progress_reaches_the_total_and_no_more_even_when_begun_anew() {
+    let fake = Fake::with(|s| drop(s.faults.insert("part 3".into(), vec![service("NoSuchUpload", Some(404))])));
+    let most = Most::default();
+    upload(fake, "b", "k", Text::new(&ABC), &Options { parallel: 1, ..options() }, &most).await.unwrap();
+    assert_eq!(most.0.load(Ordering::SeqCst), 10);
+}
+
+#[tokio::test]
+async fn files_come_first_and_the_manifest_last() {
+    let files = || {
+        [("p/files/a", Text::new(&["a"])), ("p/files/empty", Text::new(&[""])), ("p/files/b/c", Text::new(&ABC))]
+            .into_iter()
+            .map(|(key, source)| FileUpload { key: key.into(), source: Box::new(source) })
+            .collect::<Vec<_>>()
+    };
+    let last = || ("p/manifest.json", Bytes::from("{}"));
+    let denied = service("AccessDenied", Some(403));
+    let fake = Fake::with(|s| drop(s.faults.insert("put p/files/a".into(), vec![denied])));
+    assert!(upload_files(fake.clone(), "b", files(), last(), &options(), &Silent).await.is_err());
+    assert!(!fake.state().objects.contains_key("p/manifest.json"), "not complete, and does not say so");
+
+    let done = upload_files(fake.clone(), "b", files(), last(), &options(), &Silent).await.unwrap();
+    assert_eq!((done.bytes, done.already), (11, false));
+    assert_eq!(fake.state().objects.len(), 4);
+    assert_eq!(fake.state().calls.last().unwrap(), "put p/manifest.json");
+
+    fake.state().calls.clear();
+    assert!(upload_files(fake.clone(), "b", files(), last(), &options(), &Silent).await.unwrap().already);
+    assert_eq!(fake.state().calls, ["head"]);
+}
+
+#[test]
+fn parts_are_as_large_as_they_must_be_and_fit_into_memory() {
+    assert_eq!(part_size(0).unwrap(), 16 * MIB);
+    assert_eq!(part_size(160_000 * MIB).unwrap(), 16 * MIB);
+    assert_eq!(part_size(160_000 * MIB + 1).unwrap(), 17 * MIB);
+    let defaults = Options::default();
+    for total in [1, 300 * MIB, 20 << 30, 512 << 30, MEMORY * PARTS_MAX] {
+        let size = part_size(total).unwrap();
+        assert!(total.div_ceil(size) <= PARTS_MAX && size % MIB == 0);
+        let parallel = (defaults.memory / size).min(defaults.parallel as u64);
+        assert!(parallel >= 1 && parallel * size <= 192 * MIB, "{parallel} parts of {size}");
+    }
+    let e = part_size(MEMORY * PARTS_MAX + 1).unwrap_err();
+    assert!(e.to_string().contains("1875 GiB"), "{e}");
+}
+
+#[test]
+fn checksums_are_written_as_s3_writes_them() {
+    // The check value of CRC-64/NVME, big-endian in base64.
+    assert_eq!(sum(b"123456789"), "rosUhgp5mIg=");
+}
+
+#[test]
+fn only_what_may_pass_is_tried_again() {
+    for (code, status, again) in [
+        ("SlowDown", Some(503), true),
+        ("Whatever", Some(500), true),
+        ("Whatever", Some(429), true),
+        ("RequestTimeout", Some(400), true),
+        ("DispatchFailure", None, true),
+        ("AccessDenied", Some(403), false),
+        ("NoSuchBucket", Some(404), false),
+        ("InvalidPart", Some(400), false),
+    ] {
+        assert_eq!(transient(&service(code, status)), again, "{code}");
+    }
+    assert!(!transient(&service("ExpiredToken", None).kind_is(Kind::Access)));
+    assert!(!transient(&Error::new(Kind::Interrupted, "stopped")));
+}
+
+#[test]
+fn waits_double_up_to_a_limit_and_are_never_none() {
+    let step = Duration::from_millis(250);
+    assert_eq!(wait(step, 1, 1.0), step);
+    assert_eq!(wait(step, 3, 1.0), step * 4);
+    assert_eq!(wait(step, 3, 0.0), step * 2);
+    assert_eq!(wait(step, 60, 1.0), Duration::from_secs(20));
+}
