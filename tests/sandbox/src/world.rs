@@ -69,6 +69,9 @@ pub struct World {
     pub time_scale: f64,
     /// `http://127.0.0.1:4599`, set at every start.
     pub url: String,
+    /// Where the blobs lie, set at every start.
+    #[serde(skip)]
+    pub dir: PathBuf,
     /// What tests asked to break.
     pub faults: faults::Faults,
     /// Global.
