@@ -1,2 +1,94 @@
-//! x
-fn main() {}
+//! The command `comfy-sandbox`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use comfy_sandbox::server::{Options, Running, start};
+use comfy_sandbox::world::{ACCOUNT, KEY};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// AWS on loopback, as far as comfy-deploy needs it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Answers until it gets SIGTERM or SIGINT.
+    Serve {
+        /// A loopback address; port 0 picks a free port.
+        #[arg(long, default_value = "127.0.0.1:4599", value_name = "ADDR:PORT")]
+        listen: SocketAddr,
+        /// Where the state lives [default: $XDG_STATE_HOME/comfy-sandbox or ~/.local/state/comfy-sandbox]
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+        /// Real seconds that one AWS second takes; 1 is AWS's own pace.
+        #[arg(long, default_value_t = 0.02, value_name = "FACTOR")]
+        time_scale: f64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("COMFY_SANDBOX_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match serve(Cli::parse().verb).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
+    let Verb::Serve { listen, state, time_scale } = verb;
+    let dir = match state {
+        Some(dir) => std::path::absolute(dir)?,
+        None => default_state_dir().ok_or("neither XDG_STATE_HOME nor HOME is set; say where with --state DIR")?,
+    };
+    // Before the line that says ready, so that a signal sent after it is never lost.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let running = start(Options { listen, dir, time_scale }).await?;
+    announce(&running)?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    running.stop().await?;
+    Ok(())
+}
+
+/// A reader that went away (`| head -1`) is no reason to stop.
+fn announce(running: &Running) -> std::io::Result<()> {
+    let url = running.url();
+    let text = format!(
+        "comfy-sandbox ready at {url}, account {ACCOUNT}, state {}\n\
+         export AWS_ENDPOINT_URL={url}\n\
+         export AWS_ACCESS_KEY_ID={KEY}\n\
+         export AWS_SECRET_ACCESS_KEY={KEY}\n\
+         export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n",
+        running.shared.dir.display()
+    );
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn default_state_dir() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = set("XDG_STATE_HOME").filter(|p| p.is_absolute()).or_else(|| Some(set("HOME")?.join(".local/state")))?;
+    Some(base.join("comfy-sandbox"))
+}

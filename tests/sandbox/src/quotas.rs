@@ -14,3 +14,8 @@ pub struct State {}
 pub fn call(_world: &mut World, _ctx: &Ctx, operation: &str, _input: &Value) -> Answer {
     Err(ApiError::new("UnknownOperationException", format!("the sandbox has no Service Quotas operation {operation}")))
 }
+
+/// Sets quotas for a test. `wanted` is `{"region": "us-east-1", "quotas": {"L-...": 4}}`.
+pub fn set(_world: &mut World, wanted: &Value) -> Result<(), String> {
+    Err(format!("not a list of quotas: {wanted}"))
+}

@@ -1,16 +1,88 @@
-//! S3.
+//! S3: the protocol from crate `s3s`, behind it a storage that keeps objects as lists of extents of files,
+//! so that completing or copying a multipart upload moves no bytes.
+//!
+//! - `state`: what is kept, and the files below it.
+//! - `control`: bucket settings by API name, for the wire and CloudFormation both.
+//! - `objects`, `multipart`, `listing`: what requests do to the state. No input and output.
+//! - `checksums`, `files`: bytes.
+//! - `protocol`: the S3 trait; `gate`: what is checked before any operation.
 
-use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 
-use crate::world::{Answer, ApiError, Ctx, World};
+use crate::rules::Rule;
+use crate::world::{Answer, Ctx, Shared, World};
 
-/// The service's state.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct State {}
+pub mod checksums;
+mod control;
+pub mod files;
+mod gate;
+mod json;
+mod listing;
+mod multipart;
+mod objects;
+mod protocol;
+mod rules;
+pub mod state;
 
-/// One operation, input and output as in the API's JSON.
-pub fn call(_world: &mut World, _ctx: &Ctx, operation: &str, _input: &Value) -> Answer {
-    Err(ApiError::new("UnknownOperationException", format!("the sandbox has no S3 operation {operation}")))
+pub use state::State;
+
+/// What S3 refuses, with sources.
+pub const RULES: &[Rule] = rules::RULES;
+
+/// The account that owns buckets made by [`add_foreign_bucket`].
+pub const FOREIGN_ACCOUNT: &str = "999999999999";
+
+/// One operation of the control plane, input and output as in the API's JSON: the member that carries the
+/// settings lies beside `Bucket`.
+pub fn call(world: &mut World, ctx: &Ctx, operation: &str, input: &Value) -> Answer {
+    control::call(world, ctx, operation, input)
 }
+
+/// One HTTP request of S3's protocol. Signatures are verified.
+pub async fn handle(shared: Arc<Shared>, request: Request<Body>) -> Response<Body> {
+    protocol::handle(shared, request).await
+}
+
+/// The bytes of the current version of an object.
+pub fn read(world: &World, bucket: &str, key: &str) -> Option<Vec<u8>> {
+    let object = world.s3.buckets.get(bucket)?.current(key)?;
+    files::read_all(&directory(&world.dir), &object.extents).ok()
+}
+
+/// The size in bytes of the current version of an object.
+pub fn exists(world: &World, bucket: &str, key: &str) -> Option<u64> {
+    Some(world.s3.buckets.get(bucket)?.current(key)?.size)
+}
+
+/// Makes a bucket that belongs to another account: every access is denied, in every region.
+pub fn add_foreign_bucket(world: &mut World, name: &str) {
+    let bucket = state::Bucket { owner: FOREIGN_ACCOUNT.to_owned(), ..Default::default() };
+    world.s3.buckets.insert(name.to_owned(), bucket);
+}
+
+/// Removes files that nothing refers to, as a crash leaves them. For the start only: an upload in flight has
+/// a file that nothing refers to yet.
+pub fn sweep(world: &World) {
+    files::sweep(&directory(&world.dir), &world.s3.files());
+}
+
+/// Where the bytes lie.
+pub(crate) fn directory(dir: &Path) -> std::path::PathBuf {
+    dir.join("s3")
+}
+
+/// An answer without a body that says the server failed.
+pub(crate) fn internal_error() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{cfn, ecr, faults, iam, lambda, logs, quotas, s3, sagemaker, scaling};
+use crate::{cfn, ecr, faults, iam, lambda, logs, quotas, s3, sagemaker, scaling, sts};
 
 /// The one account.
 pub const ACCOUNT: &str = "123456789012";
@@ -68,6 +69,9 @@ pub struct World {
     pub time_scale: f64,
     /// `http://127.0.0.1:4599`, set at every start.
     pub url: String,
+    /// Where the blobs lie, set at every start.
+    #[serde(skip)]
+    pub dir: PathBuf,
     /// What tests asked to break.
     pub faults: faults::Faults,
     /// Global.
@@ -130,13 +134,9 @@ pub fn call(world: &mut World, ctx: &Ctx, service: &str, operation: &str, input:
         "s3" => s3::call(world, ctx, operation, input),
         "sagemaker" => sagemaker::call(world, ctx, operation, input),
         "servicequotas" => quotas::call(world, ctx, operation, input),
-        "sts" => sts_call(world, ctx, operation, input),
+        "sts" => sts::call(world, ctx, operation, input),
         other => Err(ApiError::new("UnknownService", format!("the sandbox has no service {other}"))),
     }
-}
-
-fn sts_call(world: &mut World, ctx: &Ctx, operation: &str, input: &Value) -> Answer {
-    crate::sts::call(world, ctx, operation, input)
 }
 
 /// What every connection shares.
@@ -146,4 +146,81 @@ pub struct Shared {
     pub world: Mutex<World>,
     /// Where the state and the blobs live.
     pub dir: PathBuf,
+    /// How often each `service:Operation` was called since the start.
+    calls: Mutex<BTreeMap<String, u64>>,
+    /// Something changed since the last save.
+    dirty: AtomicBool,
+}
+
+impl Shared {
+    /// A state with its directory, nothing called yet.
+    pub fn new(world: World, dir: PathBuf) -> Self {
+        Shared { world: Mutex::new(world), dir, calls: Mutex::default(), dirty: AtomicBool::new(false) }
+    }
+
+    /// Counts a call, and answers with the error that a test ordered for it, if any. Every protocol asks this once
+    /// it knows the operation, before it does anything.
+    pub fn enter(&self, service: &str, operation: &str) -> Result<(), ApiError> {
+        *self.calls.lock().entry(format!("{service}:{operation}")).or_default() += 1;
+        let fault = self.world.lock().faults.take(|what| match what {
+            faults::What::Throttle { service: s, operation: o }
+            | faults::What::Error { service: s, operation: o, .. } => s == service && (o == operation || o == "*"),
+            _ => false,
+        });
+        match fault {
+            None => Ok(()),
+            Some(what) => {
+                self.touch();
+                Err(match what {
+                    faults::What::Error { code, message, status, .. } => ApiError { status, code, message },
+                    _ => throttled(service),
+                })
+            }
+        }
+    }
+
+    /// Says that the state has to be saved.
+    pub fn touch(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
+    /// Whether the state has to be saved; asking resets it.
+    pub fn take_dirty(&self) -> bool {
+        self.dirty.swap(false, Ordering::AcqRel)
+    }
+
+    /// Calls per `service:Operation` since the start or the last `forget_calls`.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.calls.lock().clone()
+    }
+
+    /// Starts counting anew.
+    pub fn forget_calls(&self) {
+        self.calls.lock().clear();
+    }
+}
+
+/// How each service says that it is asked too often.
+fn throttled(service: &str) -> ApiError {
+    match service {
+        "s3" => ApiError::new("SlowDown", "Please reduce your request rate.").status(503),
+        "lambda" => ApiError::new("TooManyRequestsException", "Rate Exceeded.").status(429),
+        "cloudformation" | "iam" | "sts" => ApiError::new("Throttling", "Rate exceeded"),
+        _ => ApiError::new("ThrottlingException", "Rate exceeded"),
+    }
+}
+
+/// Milliseconds since 1970 now.
+pub fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// A time as the JSON protocols carry it: seconds since 1970 with three decimals.
+pub fn epoch(ms: i64) -> Value {
+    Value::from(ms as f64 / 1000.0)
+}
+
+/// A time as the query protocol and S3 carry it: ISO 8601 in UTC with milliseconds.
+pub fn iso(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
