@@ -14,6 +14,7 @@ pub mod up;
 pub mod update_model;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -21,8 +22,9 @@ use crate::apply::{Cancel, Run};
 use crate::cli::{Cli, Verb};
 use crate::cloud::Cloud;
 use crate::cloud::aws::{self, Connection};
-use crate::error::Result;
-use crate::settings::{self, Settings};
+use crate::error::{Error, Result};
+use crate::progress::Reporter;
+use crate::settings::{self, Ambient, Settings};
 use crate::ui::Ui;
 
 /// What a verb returns.
@@ -50,6 +52,8 @@ pub struct Context<'a> {
     pub cloud: Cloud,
     /// The user.
     pub ui: &'a Ui,
+    /// Where events go.
+    pub reporter: Arc<dyn Reporter>,
     /// Ctrl-C.
     pub cancel: Cancel,
     /// The command that continues after an interruption.
@@ -61,7 +65,7 @@ impl Context<'_> {
     pub fn run(&self) -> Run<'_> {
         Run {
             cloud: &self.cloud,
-            reporter: self.ui.reporter(),
+            reporter: self.reporter.clone(),
             cancel: self.cancel.clone(),
             sandbox: self.settings.sandbox.is_some(),
             timeout: self.settings.timeout,
@@ -84,16 +88,17 @@ impl Context<'_> {
 /// The verb's.
 pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<Done> {
     match &cli.verb {
-        Verb::Config(args) => return config::run(cli, args),
+        Verb::Config(args) => return config::run(cli, args, ui),
         Verb::Completions(args) => {
             let script = String::from_utf8_lossy(&crate::cli::completions(args.shell)).into_owned();
             return Ok(Done::new(script, Value::Null));
         }
         _ => {}
     }
-    let environment = |name: &str| std::env::var(name).ok();
-    let here = std::env::current_dir().map_err(|e| crate::error::Error::failed("cannot tell the working directory").why(e.to_string()))?;
-    let mut settings = settings::resolve(cli, &environment, &here)?;
+    let mut settings = with_ambient(|ambient| settings::resolve(cli, ambient))?;
+    for problem in &settings.warnings.list {
+        ui.warn(&settings.warnings.one_line(problem));
+    }
     if let Verb::Render(args) = &cli.verb {
         return render::run(&settings, args);
     }
@@ -102,7 +107,8 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     }
     let connection = Connection { region: settings.region.clone(), profile: settings.profile.clone(), sandbox: settings.sandbox.clone(), verbose: cli.global.verbose > 1 };
     let cloud = aws::connect(&connection).await?;
-    let context = Context { settings, cloud, ui, cancel, resume };
+    let reporter = ui.reporter();
+    let context = Context { settings, cloud, ui, reporter, cancel, resume };
     match &cli.verb {
         Verb::Up(_) => up::run(&context).await,
         Verb::Plan(args) => plan::run(&context, args).await,
@@ -117,4 +123,15 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
 /// Now, as RFC 3339.
 pub fn now() -> String {
     jiff::Timestamp::now().to_string()
+}
+
+/// What surrounds the process: the only place that reads its environment for the settings.
+fn with_ambient<R>(decide: impl FnOnce(&Ambient<'_>) -> Result<R>) -> Result<R> {
+    let env = |name: &str| std::env::var(name).ok();
+    let cwd = std::env::current_dir().map_err(|e| Error::failed("cannot tell the working directory").why(e.to_string()))?;
+    let profile_region = |profile: &str| {
+        let file = std::env::var_os("AWS_CONFIG_FILE").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".aws/config")))?;
+        settings::profile::region(&std::fs::read_to_string(file).ok()?, profile)
+    };
+    decide(&Ambient { env: &env, cwd: &cwd, profile_region: &profile_region })
 }

@@ -2,6 +2,7 @@
 //! After this nobody reads flags, environment or YAML.
 
 pub mod duration;
+pub mod profile;
 mod resolve;
 pub mod show;
 
@@ -68,6 +69,31 @@ impl Settings {
     /// Name of the ECR repository.
     pub fn repository(&self) -> &str {
         self.config.image.repository.as_deref().unwrap_or(&self.config.app)
+    }
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Settings as a run with nothing but a config would have.
+    pub fn for_tests(config: Config) -> Self {
+        Settings {
+            region: config.region.clone().unwrap_or_default(),
+            config,
+            file: PathBuf::from("comfy-deploy.yaml"),
+            root: PathBuf::from("."),
+            environment: None,
+            profile: None,
+            sandbox: None,
+            yes: true,
+            timeout: Duration::from_secs(60),
+            wait_lock: None,
+            keep_on_failure: false,
+            rehash: false,
+            force_build: false,
+            handler: None,
+            origins: Vec::new(),
+            warnings: Problems::new(None, Vec::new()),
+        }
     }
 }
 

@@ -113,7 +113,7 @@ async fn image(run: &Run<'_>, settings: &Settings, plan: &Plan, context: Option<
 }
 
 /// The function package; whether it was sent.
-async fn function(run: &Run<'_>, settings: &Settings, plan: &Plan, zip: Option<Vec<u8>>) -> Result<bool> {
+async fn function(run: &Run<'_>, settings: &Settings, plan: &Plan, zip: Option<bytes::Bytes>) -> Result<bool> {
     let Some(wanted) = plan.function.as_ref().filter(|f| f.upload) else { return Ok(false) };
     let zip = zip.ok_or_else(|| lost("the function package"))?;
     run.say(Event::Begin { task: Task::Function, label: "uploading the function".into(), total: Some(zip.len() as u64) });
@@ -123,7 +123,7 @@ async fn function(run: &Run<'_>, settings: &Settings, plan: &Plan, zip: Option<V
         kms_key_arn: settings.config.storage.kms_key_arn.clone(),
         ..PutOptions::default()
     };
-    let written = run.cloud.objects.put(&plan.target.bucket, &wanted.key, zip.into(), &put).await?;
+    let written = run.cloud.objects.put(&plan.target.bucket, &wanted.key, zip, &put).await?;
     run.say(Event::End { task: Task::Function, summary: "function uploaded".into() });
     Ok(written == Written::Created)
 }

@@ -62,7 +62,6 @@ pub async fn run(context: &Context<'_>, args: &cli::Destroy) -> Result<Done> {
         kept.push(format!("log group {group}: its lines are the history of the endpoint (--logs deletes it)"));
     }
     foundation(context, &run, args, &caller.account, &mut removed, &mut kept).await?;
-    context.ui.end_progress();
 
     let mut text = String::new();
     if removed.is_empty() {
@@ -78,15 +77,11 @@ pub async fn run(context: &Context<'_>, args: &cli::Destroy) -> Result<Done> {
 }
 
 fn confirm(context: &Context<'_>, args: &cli::Destroy, name: &str, account: &str) -> Result<()> {
-    match &args.confirm {
-        Some(typed) if typed == name => Ok(()),
-        Some(typed) => Err(Error::new(Kind::Refused, format!("--confirm says {typed}, but this would destroy {name}; nothing was changed"))
-            .next(format!("--confirm {name}"))),
-        None => {
-            context.ui.talk(&format!("This deletes the endpoint and the function of {name} in account {account}, region {}.", context.settings.region));
-            context.ui.confirm_name(name)
-        }
+    if args.confirm.is_none() {
+        let region = &context.settings.region;
+        context.ui.talk(&format!("This deletes the endpoint and the function of {name} in account {account}, region {region}."));
     }
+    context.ui.confirm_name(name, args.confirm.as_deref(), "--confirm")
 }
 
 /// CloudFormation's word is not enough: an endpoint costs money as long as it is there.

@@ -52,7 +52,7 @@ pub struct Look {
 /// Of either side.
 pub async fn look(context: &Context<'_>, wanted: Wanted) -> Result<Look> {
     let settings = context.settings.clone();
-    let reporter = context.ui.reporter();
+    let reporter = context.reporter.clone();
     let scan = tokio::task::spawn_blocking(move || scan(&settings, wanted, reporter.as_ref()));
     let account = observe::account(&context.settings, &context.cloud).await?;
     let (local, sources) = scan.await.map_err(|e| crate::error::Error::failed(format!("reading local files broke off: {e}")))??;
@@ -72,7 +72,7 @@ pub async fn planned(context: &Context<'_>, wanted: Wanted, plan: impl Fn(&Setti
         match plan(&context.settings, &look.local, &look.world) {
             Err(e) if e.kind() == Kind::Busy && context.settings.wait_lock.is_some_and(|w| begun.elapsed() < w) => {
                 if !told {
-                    context.ui.reporter().report(Event::Phase(format!("waiting: {e}")));
+                    context.reporter.report(Event::Phase(format!("waiting: {e}")));
                     told = true;
                 }
                 let pause = if context.settings.sandbox.is_some() { 300 } else { 10_000 };

@@ -27,7 +27,7 @@ pub async fn run(context: &Context<'_>, args: &cli::Scale) -> Result<Done> {
         ScaleAction::Schedule(ScheduleAction::Rm { name }) => Scale::Remove(name.clone()),
         ScaleAction::Schedule(ScheduleAction::Add { name, when, timezone, min, max }) => {
             let entry = ScheduleEntry { name: name.clone(), when: when.clone(), timezone: timezone.clone(), min: *min, max: *max };
-            crate::config::validate::schedule(&entry)?;
+            super::config::check_schedule(&context.settings, &entry)?;
             Scale::Add(entry)
         }
     };

@@ -40,10 +40,7 @@ pub async fn carry_out(context: &Context<'_>, verb: &'static str, look: Look, pl
     }
     let run = context.run();
     let job = Job { settings: &context.settings, plan, local: &local, world: &world, sources, verb, now };
-    let deployed = deploy::deploy(&run, job).await;
-    drop(run);
-    context.ui.end_progress();
-    let done = deployed?;
+    let done = deploy::deploy(&run, job).await?;
     let stack = context.cloud.stacks.stack(&plan.target.stack).await?;
     let (text, data) = result::describe(context, plan, &world, stack.as_ref(), &done);
     Ok(Done::new(text, data))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cache::DigestCache;
-use super::function::{self, Package};
+use super::function::{self, FunctionPackage, Handler};
 use super::image::{self, ImageContext};
 use super::models::{self, ModelTree};
 use crate::config::Packaging;
@@ -21,7 +21,7 @@ pub struct Sources {
     /// Of the inference image.
     pub image: Option<ImageContext>,
     /// Of the function.
-    pub function: Option<Package>,
+    pub function: Option<FunctionPackage>,
 }
 
 /// The model artifact: scanned from `models.dir`, or named by `models.uri`. Blocking.
@@ -80,7 +80,12 @@ pub fn function(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sour
         return Ok(None);
     }
     let workflows = settings.root.join(&settings.config.workflows);
-    let package = function::package(settings.handler.as_deref(), &workflows, config.architecture, reporter)?;
+    let exe = std::env::current_exe().ok();
+    let handler = match function::find_handler(settings.handler.as_deref(), exe.as_deref(), function::checkout().as_deref())? {
+        Handler::Found(file) => file,
+        Handler::Build(checkout) => function::build_handler(&checkout, reporter)?,
+    };
+    let package = function::package(&handler, &workflows, config.architecture)?;
     let local = LocalFunction { key: package.key.clone(), bytes: package.zip.len() as u64, architecture: package.architecture };
     sources.function = Some(package);
     Ok(Some(local))
