@@ -158,6 +158,9 @@ pub trait Objects: Send + Sync {
         crc64nvme: &str,
     ) -> Result<PartDone>;
     /// CompleteMultipartUpload with the whole object's checksum and size; never overwrites when `if_absent`.
+    /// When the object is there already the parts are dropped. Finding the same object complete after `NoSuchUpload` (an
+    /// answer that was lost) is success.
+    #[allow(clippy::too_many_arguments, reason = "one per field of the request")]
     async fn complete_upload(
         &self,
         bucket: &str,

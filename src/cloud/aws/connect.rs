@@ -35,6 +35,8 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 8;
 /// The SDK's own default, which means that nobody set anything else.
 const SDK_ATTEMPTS: u32 = 3;
+/// The first pause between two attempts on the sandbox, where the SDK's default is a second.
+const SANDBOX_BACKOFF: Duration = Duration::from_millis(25);
 /// Both halves of the sandbox's made-up credentials.
 const SANDBOX_KEY: &str = "sandbox";
 
@@ -76,13 +78,22 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
             $sdk::Client::from_conf($sdk::config::Builder::from(&sdk).interceptor(counter.clone()).build())
         };
     }
+    // The first call of every run: without a network it should say so in seconds, not after all attempts.
+    let sts = aws_sdk_sts::config::Builder::from(&sdk)
+        .interceptor(counter.clone())
+        .retry_config(first_call_retry(&sdk))
+        .build();
     let mut s3 = aws_sdk_s3::config::Builder::from(&sdk).interceptor(counter.clone());
     if has_own_s3_endpoint(&sdk) {
         // Buckets as host names need wildcard DNS, which stand-ins on one address do not have.
         s3 = s3.force_path_style(true);
     }
     Ok(Cloud {
-        identity: Box::new(super::identity::Sts::new(client!(aws_sdk_sts), context.clone(), account.clone())),
+        identity: Box::new(super::identity::Sts::new(
+            aws_sdk_sts::Client::from_conf(sts),
+            context.clone(),
+            account.clone(),
+        )),
         objects: Arc::new(super::objects::S3::new(
             aws_sdk_s3::Client::from_conf(s3.build()),
             context.clone(),
@@ -122,6 +133,13 @@ async fn account_config(region: &str, profile: Option<&str>) -> Result<SdkConfig
     Ok(with_patience(sdk, std::env::var_os("AWS_MAX_ATTEMPTS").is_some()))
 }
 
+/// The retries of the first call: no more than the SDK's default.
+fn first_call_retry(sdk: &SdkConfig) -> RetryConfig {
+    let retry = sdk.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
+    let attempts = retry.max_attempts().min(SDK_ATTEMPTS);
+    retry.with_max_attempts(attempts)
+}
+
 /// More attempts than the SDK's default, unless the user chose a number.
 fn with_patience(sdk: SdkConfig, chosen: bool) -> SdkConfig {
     let retry = sdk.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
@@ -153,7 +171,13 @@ fn sandbox_config(region: &str, url: &str) -> Result<SdkConfig> {
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .http_client(http)
         .timeout_config(timeouts())
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(
+            // A stand-in on this machine recovers at once or not at all.
+            RetryConfig::standard()
+                .with_max_attempts(ATTEMPTS)
+                .with_initial_backoff(SANDBOX_BACKOFF)
+                .with_max_backoff(SANDBOX_BACKOFF * 8),
+        )
         .app_name(app_name()?)
         .build())
 }

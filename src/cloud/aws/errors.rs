@@ -69,6 +69,10 @@ impl Context {
         let what = what.into();
         match error {
             SdkError::ConstructionFailure(_) => Error::failed(what).why(causes(error)),
+            _ if error.raw_response().is_some() => {
+                let whose = format!("{} gave an answer that does not make sense", self.host(operation));
+                Error::failed(what).why(whose).why(causes(error))
+            }
             _ => self.unreachable(operation, what, causes(error)),
         }
     }

@@ -63,7 +63,8 @@ fn known_code(instance_type: &str) -> Option<&'static str> {
     CODES.iter().find(|(name, _)| *name == instance_type).map(|(_, code)| *code)
 }
 
-/// Whether an error means that the quota cannot be known here, as in stand-ins, some partitions and narrow roles.
+/// Whether an error means that the quota cannot be known here, as in stand-ins, some partitions and narrow roles. A
+/// server error that outlasts all retries counts too: a check before the fact must not stop a deployment.
 fn is_unknown(code: &str, status: Option<u16>) -> bool {
     matches!(
         code,
@@ -74,7 +75,7 @@ fn is_unknown(code: &str, status: Option<u16>) -> bool {
             | "NotImplemented"
             | "NotFound"
     ) || is_denial(code, status)
-        || matches!(status, Some(404 | 501))
+        || matches!(status, Some(404 | 500..=599))
 }
 
 #[async_trait]
@@ -138,6 +139,7 @@ mod tests {
     fn a_denial_is_not_an_answer() {
         assert!(is_unknown("AccessDeniedException", Some(400)));
         assert!(is_unknown("NoSuchResourceException", Some(400)));
+        assert!(is_unknown("ServiceUnavailable", Some(500)));
         assert!(!is_unknown("TooManyRequestsException", Some(429)));
         assert!(!is_unknown("", None));
     }
