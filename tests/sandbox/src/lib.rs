@@ -4,6 +4,7 @@
 //! - `world`: the whole state as one serialisable value behind one lock, and the context of a request.
 //! - `server`, `wire`: HTTP in front of it: dispatch by signed service name, JSON and query protocols.
 //! - `rules`, `faults`: the two tables: what AWS refuses (with its source), and what tests can break.
+//! - `models`: what the API models say about requests, checked before any service sees them.
 //! - one module a service. Each has `call(world, ctx, operation, input) -> output` in the JSON of the API,
 //!   which both the wire and CloudFormation's resource providers use, so a rule binds both.
 //!
@@ -14,8 +15,10 @@ pub mod cfn;
 pub mod ecr;
 pub mod faults;
 pub mod iam;
+pub mod input;
 pub mod lambda;
 pub mod logs;
+pub mod models;
 pub mod quotas;
 pub mod rules;
 pub mod s3;
@@ -23,5 +26,7 @@ pub mod sagemaker;
 pub mod scaling;
 pub mod server;
 pub mod sts;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 pub mod world;

@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
+use crate::models;
 use crate::world::{self, ApiError, Ctx, Shared};
 use auth::Scope;
 
@@ -158,6 +159,7 @@ fn api(
             let result = if operation.is_empty() {
                 Err(ApiError::new("MissingAction", "The request must contain the parameter Action"))
             } else {
+                models::coerce(service, &operation, &mut input);
                 run(shared, scope, &ctx, &operation, &input)
             };
             match result {
@@ -237,7 +239,9 @@ fn rest_request(parts: &Parts, body: &Bytes) -> Result<(&'static str, u16, Value
         _ => Map::new(),
     };
     input.extend(matched.input);
-    Ok((matched.operation, matched.status, Value::Object(input)))
+    let mut input = Value::Object(input);
+    models::coerce("lambda", matched.operation, &mut input);
+    Ok((matched.operation, matched.status, input))
 }
 
 fn respond(status: u16, kind: &str, body: Body, request_id: &str) -> Response {

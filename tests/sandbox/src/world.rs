@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{cfn, ecr, faults, iam, lambda, logs, quotas, s3, sagemaker, scaling, sts};
+use crate::{cfn, ecr, faults, iam, lambda, logs, models, quotas, s3, sagemaker, scaling, sts};
 
 /// The one account.
 pub const ACCOUNT: &str = "123456789012";
@@ -124,6 +124,7 @@ impl World {
 /// Calls an operation by its API name, as the wire and CloudFormation's providers do.
 /// `service` is the signing name (`sagemaker`, `iam`, `ecr`, `application-autoscaling`, `lambda`, `logs`, `s3`, ...).
 pub fn call(world: &mut World, ctx: &Ctx, service: &str, operation: &str, input: &Value) -> Answer {
+    models::check(service, operation, input)?;
     match service {
         "application-autoscaling" => scaling::call(world, ctx, operation, input),
         "cloudformation" => cfn::call(world, ctx, operation, input),
