@@ -95,7 +95,9 @@ enum Part {
 
 const SUB_ARGUMENTS: &str = "Template error: One or more Fn::Sub intrinsic functions don't specify expected arguments. Specify a string as first argument, and an optional second argument to specify a mapping of values to replace in the string";
 
-fn sub_arguments(argument: &Value) -> Result<(&str, Option<&Map<String, Value>>), Fail> {
+type SubArguments<'a> = (&'a str, Option<&'a Map<String, Value>>);
+
+fn sub_arguments(argument: &Value) -> Result<SubArguments<'_>, Fail> {
     match argument {
         Value::String(text) => Ok((text, None)),
         Value::Array(items) => match items.as_slice() {

@@ -147,10 +147,10 @@ fn check_mentions(template: &Template) -> Result<(), Fail> {
         }
     }
     check_conditions(&found, conditions, "Conditions")?;
-    for (block, section) in [("Resources", "Resources"), ("Outputs", "Outputs")] {
-        let mut found = BTreeSet::new();
-        for (name, body) in template.members(section) {
-            if section == "Outputs" {
+    for block in ["Resources", "Outputs"] {
+        let (mut found, mut depended) = (BTreeSet::new(), BTreeSet::new());
+        for (name, body) in template.members(block) {
+            if block == "Outputs" {
                 check_output(name, body)?;
             }
             if let Some(condition) = body.get("Condition") {
@@ -161,23 +161,18 @@ fn check_mentions(template: &Template) -> Result<(), Fail> {
                     mentions(inner, &mut found)?;
                 }
             }
-            for name in depends_on(body)? {
-                found.insert(Mention::Name(format!("\u{0}{name}")));
-            }
+            depended.extend(depends_on(body)?);
         }
-        let mut unresolved = Vec::new();
+        let mut unresolved: Vec<&str> =
+            depended.iter().filter(|name| !is_resource(template, name)).map(String::as_str).collect();
         for mention in &found {
             match mention {
                 Mention::Name(name) => {
-                    // A leading NUL marks a DependsOn: only resources will do.
-                    let (plain, only_resources) = match name.strip_prefix('\u{0}') {
-                        Some(plain) => (plain, true),
-                        None => (name.as_str(), false),
-                    };
-                    let known = is_resource(template, plain)
-                        || !only_resources && (is_parameter(template, plain) || PSEUDO.contains(&plain));
+                    let known = is_resource(template, name)
+                        || is_parameter(template, name)
+                        || PSEUDO.contains(&name.as_str());
                     if !known {
-                        unresolved.push(plain);
+                        unresolved.push(name);
                     }
                 }
                 Mention::Attribute(resource, attribute) => {
@@ -332,8 +327,9 @@ pub fn build(ctx: &Ctx, stack_name: &str, stack_id: &str, text: String, given: G
     let parameters = params::decide(&template, given.parameters, given.previous)?;
     let (needed, _) = capabilities(&template);
     let has = |name: &str| given.capabilities.iter().any(|given| given == name);
-    let missing = needed.iter().any(|name| !has(name) && !(*name == "CAPABILITY_IAM" && has("CAPABILITY_NAMED_IAM")));
-    if missing {
+    // The named one includes the other.
+    let enough = needed.iter().all(|name| has(name) || has("CAPABILITY_NAMED_IAM"));
+    if !enough {
         return Err(ApiError::new(
             "InsufficientCapabilitiesException",
             format!("Requires capabilities : [{}]", needed.join(", ")),

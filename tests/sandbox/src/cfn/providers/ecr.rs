@@ -93,7 +93,7 @@ fn policies(
 pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Result<(), Failure> {
     let name = change.physical;
     if change.any_differs(&["ImageTagMutability", "ImageTagMutabilityExclusionFilters"]) {
-        let wanted = change.new("ImageTagMutability").cloned().unwrap_or(json!("MUTABLE"));
+        let wanted = change.wanted("ImageTagMutability").cloned().unwrap_or(json!("MUTABLE"));
         let mut input = json!({ "repositoryName": name, "imageTagMutability": wanted });
         if let Some(filters) = exclusion_filters(change.job.properties) {
             input["imageTagMutabilityExclusionFilters"] = filters;

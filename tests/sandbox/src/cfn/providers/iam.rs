@@ -102,18 +102,18 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Resul
     }
     let role = change.physical;
     if change.differs("AssumeRolePolicyDocument") {
-        let text = change.new("AssumeRolePolicyDocument").map(document).unwrap_or_default();
+        let text = change.wanted("AssumeRolePolicyDocument").map(document).unwrap_or_default();
         call(world, ctx, "iam", "UpdateAssumeRolePolicy", json!({ "RoleName": role, "PolicyDocument": text }))?;
     }
     if change.any_differs(&["Description", "MaxSessionDuration"]) {
-        let mut input = json!({ "RoleName": role, "Description": change.new("Description").cloned().unwrap_or_else(|| json!("")) });
-        if let Some(seconds) = change.new("MaxSessionDuration") {
+        let mut input = json!({ "RoleName": role, "Description": change.wanted("Description").cloned().unwrap_or_else(|| json!("")) });
+        if let Some(seconds) = change.wanted("MaxSessionDuration") {
             input["MaxSessionDuration"] = seconds.clone();
         }
         call(world, ctx, "iam", "UpdateRole", input)?;
     }
     if change.differs("PermissionsBoundary") {
-        match change.new("PermissionsBoundary") {
+        match change.wanted("PermissionsBoundary") {
             Some(arn) => {
                 let input = json!({ "RoleName": role, "PermissionsBoundary": arn });
                 call(world, ctx, "iam", "PutRolePermissionsBoundary", input)?;

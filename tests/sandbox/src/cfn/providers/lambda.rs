@@ -158,7 +158,7 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Resul
         busy(call(world, ctx, "lambda", "UpdateFunctionConfiguration", Value::Object(input)))?;
     }
     if change.differs("ReservedConcurrentExecutions") {
-        match change.new("ReservedConcurrentExecutions") {
+        match change.wanted("ReservedConcurrentExecutions") {
             Some(reserved) => concurrency(world, ctx, name, Some(reserved))?,
             None => {
                 call(world, ctx, "lambda", "DeleteFunctionConcurrency", json!({ "FunctionName": name }))?;

@@ -29,7 +29,7 @@ fn retention(world: &mut World, ctx: &Ctx, name: &str, days: Option<&Value>) -> 
 
 pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Result<(), Failure> {
     if change.differs("RetentionInDays") {
-        match change.new("RetentionInDays") {
+        match change.wanted("RetentionInDays") {
             Some(days) => retention(world, ctx, change.physical, Some(days))?,
             None => {
                 let input = json!({ "logGroupName": change.physical });

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Change, Failure, Job, call, custom_name, document, key_value, tags};
+use super::{Change, Failure, Job, Tags, call, custom_name, document, key_value, tags};
 use crate::cfn::names;
 use crate::world::{Ctx, World};
 
@@ -52,9 +52,16 @@ fn put_policy(world: &mut World, ctx: &Ctx, properties: &Map<String, Value>) -> 
     Ok(bucket.to_owned())
 }
 
+/// Users may not set `aws:` tags, so those go past the API.
 fn tag(world: &mut World, ctx: &Ctx, bucket: &str, job: &Job<'_>) -> Result<(), Failure> {
-    let input = json!({ "Bucket": bucket, "Tagging": { "TagSet": key_value(&tags(job)) } });
+    let (system, own): (Tags, Tags) = tags(job).into_iter().partition(|(key, _)| key.starts_with("aws:"));
+    let input = json!({ "Bucket": bucket, "Tagging": { "TagSet": key_value(&own) } });
     call(world, ctx, "s3", "PutBucketTagging", input)?;
+    let settings = world.s3.buckets.get_mut(bucket).map(|bucket| &mut bucket.settings);
+    let set = settings.and_then(|settings| settings.get_mut("Tagging")?.get_mut("TagSet")?.as_array_mut());
+    if let (Some(set), Value::Array(system)) = (set, key_value(&system)) {
+        set.extend(system);
+    }
     Ok(())
 }
 

@@ -50,9 +50,8 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Resul
         return Ok(());
     }
     let mut input = super::pick(change.job.properties, &asked);
-    for property in ["RetainDeploymentConfig"] {
-        input.extend(change.new(property).map(|value| (property.to_owned(), value.clone())));
-    }
+    // The CloudFormation property has the API's name and, as there, is about this one update.
+    input.extend(super::pick(change.job.properties, &["RetainDeploymentConfig"]));
     input.insert("EndpointName".to_owned(), json!(name(change.physical)));
     call(world, ctx, "sagemaker", "UpdateEndpoint", Value::Object(input)).map(drop).map_err(|error| {
         // It is asked again when the update that goes on is over.
@@ -67,7 +66,7 @@ fn moves(world: &mut World, ctx: &Ctx, change: &Change<'_>, asked: &[&str]) -> R
         return Ok(true);
     }
     let live = describe(world, ctx, change.physical)?;
-    Ok(change.new("EndpointConfigName").is_some_and(|wanted| live.get("EndpointConfigName") != Some(&config_name(wanted))))
+    Ok(change.wanted("EndpointConfigName").is_some_and(|wanted| live.get("EndpointConfigName") != Some(&config_name(wanted))))
 }
 
 /// A config is given by name, and `Ref` of one gives its ARN.
