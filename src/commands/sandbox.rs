@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::error::{Error, Result};
 use crate::ui::Ui;
 
@@ -17,7 +19,7 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:4599";
 pub async fn ensure(url: &str, ui: &Ui) -> Result<String> {
     let url = if url.is_empty() { DEFAULT_URL } else { url.trim_end_matches('/') };
     let listen = loopback(url)?;
-    if alive(url).await {
+    if alive(&listen).await {
         return Ok(url.to_owned());
     }
     let program = find().ok_or_else(|| {
@@ -39,7 +41,7 @@ pub async fn ensure(url: &str, ui: &Ui) -> Result<String> {
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn().map_err(|e| Error::io("start", &program, &e))?;
     for _ in 0..100 {
-        if alive(url).await {
+        if alive(&listen).await {
             ui.talk(&format!("started the sandbox at {url} (process {}, state in {})", child.id(), state.display()));
             return Ok(url.to_owned());
         }
@@ -63,13 +65,17 @@ fn loopback(url: &str) -> Result<String> {
     if address.ip().is_loopback() { Ok(address.to_string()) } else { Err(refused()) }
 }
 
-async fn alive(url: &str) -> bool {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
-    let Ok(client) = client else { return false };
-    match client.get(format!("{url}/_sandbox/health")).send().await {
-        Ok(answer) => answer.status().is_success(),
-        Err(_) => false,
-    }
+/// Asks for its health. Plain HTTP by hand: an HTTP client for one request would bring its TLS along.
+async fn alive(listen: &str) -> bool {
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(listen).await?;
+        let request = format!("GET /_sandbox/health HTTP/1.1\r\nhost: {listen}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(&answer == b"HTTP/1.1 200")
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
 }
 
 fn find() -> Option<PathBuf> {

@@ -65,6 +65,8 @@ impl Sandbox {
     }
 
     pub fn http(&self) -> reqwest::blocking::Client {
+        // reqwest is built without a TLS provider of its own.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         reqwest::blocking::Client::builder().no_proxy().build().unwrap()
     }
 
