@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::faults::Faults;
 use crate::world::{ACCOUNT, Shared, now_ms};
-use crate::{quotas, wire};
+use crate::{ecr, quotas, s3, wire};
 use store::Store;
 
 /// How often what takes time is moved.
@@ -113,6 +113,10 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let addr = listener.local_addr().map_err(|error| StartError::Listen(options.listen, error))?;
     world.time_scale = options.time_scale;
     world.url = format!("http://{addr}");
+    world.dir.clone_from(&options.dir);
+    // What a crash left half-written.
+    s3::sweep(&world);
+    ecr::sweep(&world);
     let shared = Arc::new(Shared::new(world, options.dir));
     shared.touch();
     let (stop, stopped) = watch::channel(false);
@@ -210,9 +214,18 @@ async fn control(shared: &Shared, what: &str, request: Request) -> Response {
                 Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
             }
         }
+        (Method::POST, "foreign-bucket") => match serde_json::from_slice::<Value>(&body) {
+            Ok(Value::Object(wanted)) if wanted.get("name").is_some_and(Value::is_string) => {
+                let name = wanted.get("name").and_then(Value::as_str).unwrap_or_default();
+                s3::add_foreign_bucket(&mut shared.world.lock(), name);
+                shared.touch();
+                StatusCode::NO_CONTENT.into_response()
+            }
+            _ => refuse(StatusCode::BAD_REQUEST, "not {\"name\": BUCKET}"),
+        },
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET health, GET|POST faults, GET|DELETE calls and POST quotas exist under /_sandbox/",
+            "GET health, GET|POST faults, GET|DELETE calls, POST quotas and POST foreign-bucket exist under /_sandbox/",
         ),
     }
 }

@@ -9,8 +9,7 @@ use s3s::host::{S3Host, VirtualHost};
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
-use crate::faults::What;
-use crate::world::{ACCOUNT, ApiError, Ctx, KEY, Shared, World};
+use crate::world::{ACCOUNT, ApiError, Ctx, KEY, Shared};
 
 /// One access key.
 #[derive(Debug)]
@@ -64,8 +63,8 @@ impl S3Access for Gate {
             S3Path::Root => None,
             S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => Some(bucket.to_string()),
         };
-        let mut world = self.0.world.lock();
-        fault(&mut world, &operation).map_err(|e| error(e, &ctx))?;
+        self.0.enter("s3", &operation).map_err(|e| error(e, &ctx))?;
+        let world = self.0.world.lock();
         let Some(name) = name.filter(|_| operation != "CreateBucket") else { return Ok(()) };
         let headers = cx.headers();
         let source = headers.get("x-amz-copy-source").and_then(|v| v.to_str().ok());
@@ -85,19 +84,6 @@ impl S3Access for Gate {
             return Ok(());
         }
         Err(redirect(region, &ctx))
-    }
-}
-
-fn fault(world: &mut World, operation: &str) -> Result<(), ApiError> {
-    let ours = |service: &str, name: &str| service == "s3" && name == operation;
-    let taken = world.faults.take(|what| match what {
-        What::Throttle { service, operation, .. } | What::Error { service, operation, .. } => ours(service, operation),
-        _ => false,
-    });
-    match taken {
-        Some(What::Error { code, message, status, .. }) => Err(ApiError::new(code, message).status(status)),
-        Some(_) => Err(ApiError::new("SlowDown", "Please reduce your request rate.").status(503)),
-        None => Ok(()),
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response};
-use jiff::Timestamp as Instant;
 use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::gate::{self, Gate, Hosts, Keys};
 use super::{control, files, json as convert};
-use crate::world::{ACCOUNT, ApiError, Ctx, Shared, World};
+use crate::world::{ACCOUNT, ApiError, Ctx, Shared, World, now_ms as now};
 
 mod copy;
 mod list;
@@ -56,10 +55,6 @@ fn context(request: &Request<Body>) -> Ctx {
     });
     let region = scope.as_deref().and_then(|s| s.split('/').nth(2)).unwrap_or("us-east-1").to_owned();
     Ctx { region, request_id: uuid::Uuid::new_v4().simple().to_string().to_uppercase(), now: now() }
-}
-
-fn now() -> i64 {
-    Instant::now().as_millisecond()
 }
 
 /// The storage behind the protocol.
