@@ -200,11 +200,16 @@ impl State {
     fn owner(&self, kind: &str, physical: &str) -> Option<&Stack> {
         self.stacks.values().find(|stack| {
             stack.resources.values().any(|resource| {
-                resource.kind == kind
-                    && resource.physical.as_deref() == Some(physical)
-                    && resource.status != "DELETE_COMPLETE"
+                resource.kind == kind && resource.physical.as_deref() == Some(physical) && resource.stands()
             })
         })
+    }
+}
+
+impl Resource {
+    /// It is the stack's: neither deleted nor left behind.
+    fn stands(&self) -> bool {
+        !matches!(self.status.as_str(), "DELETE_COMPLETE" | "DELETE_SKIPPED")
     }
 }
 
