@@ -15,6 +15,7 @@ pub mod cfn;
 pub mod ecr;
 pub mod faults;
 pub mod iam;
+pub mod input;
 pub mod lambda;
 pub mod logs;
 pub mod models;
@@ -25,5 +26,7 @@ pub mod sagemaker;
 pub mod scaling;
 pub mod server;
 pub mod sts;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 pub mod world;

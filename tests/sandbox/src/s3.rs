@@ -59,6 +59,12 @@ pub fn exists(world: &World, bucket: &str, key: &str) -> Option<u64> {
     Some(world.s3.buckets.get(bucket)?.current(key)?.size)
 }
 
+/// Whether any current object's key starts so.
+pub fn any_under(world: &World, bucket: &str, prefix: &str) -> bool {
+    let Some(bucket) = world.s3.buckets.get(bucket) else { return false };
+    bucket.objects.keys().any(|key| key.starts_with(prefix) && bucket.current(key).is_some())
+}
+
 /// Makes a bucket that belongs to another account: every access is denied, in every region.
 pub fn add_foreign_bucket(world: &mut World, name: &str) {
     let bucket = state::Bucket { owner: FOREIGN_ACCOUNT.to_owned(), ..Default::default() };

@@ -22,3 +22,11 @@ pub fn call(_world: &mut World, _ctx: &Ctx, operation: &str, _input: &Value) -> 
 pub fn tick(_world: &mut World, _now: i64) -> bool {
     false
 }
+
+/// Names of an endpoint's variants that are registered as scalable targets.
+pub fn registered_variants(_world: &World, _region: &str, _endpoint: &str) -> Vec<String> {
+    Vec::new()
+}
+
+/// Removes the scalable targets of an endpoint.
+pub fn forget_endpoint(_world: &mut World, _region: &str, _endpoint: &str) {}
