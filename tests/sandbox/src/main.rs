@@ -38,7 +38,7 @@ enum Verb {
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("COMFY_SANDBOX_LOG").unwrap_or_else(|_| "warn".into()),
+            tracing_subscriber::EnvFilter::try_from_env("COMFY_SANDBOX_LOG").unwrap_or_else(|_| "warn,s3s=off".into()),
         )
         .with_writer(std::io::stderr)
         .init();

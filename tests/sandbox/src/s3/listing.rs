@@ -83,10 +83,15 @@ pub fn objects<'a>(bucket: &'a Bucket, query: &Query<'_>) -> Page<(&'a str, &'a 
 
 /// All versions and delete markers, the newest of a key first; the flag says which is the current one.
 pub fn versions<'a>(bucket: &'a Bucket, query: &Query<'_>) -> Page<(&'a str, &'a Version, bool)> {
-    let start = match query.after_id {
-        Some(_) => Bound::Included(query.after),
-        None if query.after.is_empty() => Bound::Unbounded,
-        None => Bound::Excluded(query.after),
+    // A version that is gone since cannot be stepped behind: its key is listed again, and nothing is lost.
+    let marked = bucket.objects.get(query.after);
+    let known = marked.is_some_and(|vs| vs.iter().any(|v| Some(v.id.as_str()) == query.after_id));
+    let included = query.after_id.is_some();
+    let query = &Query { after_id: query.after_id.filter(|_| known), ..query.clone() };
+    let start = match included {
+        true => Bound::Included(query.after),
+        false if query.after.is_empty() => Bound::Unbounded,
+        false => Bound::Excluded(query.after),
     };
     let range = bucket.objects.range::<str, _>((start, Bound::Unbounded));
     let all = range.flat_map(|(k, vs)| {

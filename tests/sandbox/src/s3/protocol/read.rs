@@ -182,7 +182,8 @@ pub(super) async fn attributes(
         let version = objects::find(bucket, &input.key, input.version_id.as_deref())?;
         Ok((version.clone(), bucket.versioning != crate::s3::state::Versioning::Off))
     })?;
-    let wants = |name: &str| input.object_attributes.iter().any(|a| a.as_str() == name);
+    // Names may come in one header or in several.
+    let wants = |name: &str| input.object_attributes.iter().any(|a| a.as_str().split(',').any(|a| a.trim() == name));
     let mut output = GetObjectAttributesOutput {
         last_modified: Some(timestamp(version.modified)),
         version_id: versioned.then(|| version.id.clone()),
