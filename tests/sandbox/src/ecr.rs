@@ -102,10 +102,15 @@ pub async fn registry(shared: Arc<Shared>, request: Request<Body>) -> Response<B
     registry::handle(shared, request).await
 }
 
+/// Media type and digest of the manifest that an image reference names; see [`image_of`].
+pub fn manifest_of(world: &World, region: &str, image_uri: &str) -> Option<(String, String)> {
+    image_of(world, region, image_uri).map(|(media_type, digest, _)| (media_type, digest))
+}
+
 /// Media type, digest and bytes of the manifest that an image reference (`host/repo:tag` or
 /// `host/repo@sha256:...`) names in this account's registry of the region. The host is the sandbox's own or the
 /// one AWS would give it.
-pub fn manifest_of(world: &World, region: &str, image_uri: &str) -> Option<(String, String, String)> {
+pub fn image_of(world: &World, region: &str, image_uri: &str) -> Option<(String, String, String)> {
     let (host, rest) = image_uri.split_once('/')?;
     if host != host_of(&world.url) && host != format!("{ACCOUNT}.dkr.ecr.{region}.amazonaws.com") {
         return None;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::input::{last, limit, page, strings, tag_list, tags, text};
 use crate::rules::Rule;
 use crate::world::{Answer, ApiError, Ctx, World};
-pub use endpoints::{desired_count, set_desired_count};
+pub use endpoints::{desired_count, has_variant, set_desired_count};
 pub use fleet::Variant;
 
 /// What SageMaker refuses.

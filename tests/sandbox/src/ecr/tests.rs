@@ -291,12 +291,12 @@ async fn references_are_resolved() -> Tested {
     let world = sandbox.shared.world.lock();
     let found = Some((manifest::DOCKER.to_owned(), digest.clone(), image));
     for host in ["127.0.0.1:4599", "123456789012.dkr.ecr.us-east-1.amazonaws.com"] {
-        assert_eq!(manifest_of(&world, "us-east-1", &format!("{host}/app:t")), found);
-        assert_eq!(manifest_of(&world, "us-east-1", &format!("{host}/app@{digest}")), found);
-        assert_eq!(manifest_of(&world, "us-east-1", &format!("{host}/app")), None);
-        assert_eq!(manifest_of(&world, "eu-west-1", &format!("{host}/app:t")), None);
+        assert_eq!(image_of(&world, "us-east-1", &format!("{host}/app:t")), found);
+        assert_eq!(image_of(&world, "us-east-1", &format!("{host}/app@{digest}")), found);
+        assert_eq!(image_of(&world, "us-east-1", &format!("{host}/app")), None);
+        assert_eq!(image_of(&world, "eu-west-1", &format!("{host}/app:t")), None);
     }
-    assert_eq!(manifest_of(&world, "us-east-1", "docker.io/app:t"), None);
+    assert_eq!(image_of(&world, "us-east-1", "docker.io/app:t"), None);
     Ok(())
 }
 

@@ -190,6 +190,12 @@ fn scale(world: &mut World, ctx: &Ctx, name: &str, variants: Vec<fleet::Variant>
     }
 }
 
+/// Whether an endpoint has such a variant by now.
+pub fn has_variant(world: &World, region: &str, endpoint: &str, variant: &str) -> bool {
+    let found = world.regions.get(region).and_then(|r| r.sagemaker.endpoints.get(endpoint));
+    found.is_some_and(|e| e.status != Status::Deleting && e.variants.iter().any(|v| v.name == variant))
+}
+
 /// Desired instances of a variant that may be scaled now. None if there is no such variant or it is not settled.
 pub fn desired_count(world: &World, region: &str, endpoint: &str, variant: &str) -> Option<i64> {
     let endpoint = world.regions.get(region)?.sagemaker.endpoints.get(endpoint)?;
