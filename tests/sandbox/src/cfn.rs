@@ -13,7 +13,7 @@ mod names;
 mod ops;
 mod params;
 mod providers;
-pub mod rules;
+mod rules;
 mod schema;
 mod spec;
 mod template;
@@ -29,6 +29,8 @@ use crate::world::{Answer, ApiError, Ctx, World};
 
 use engine::Operation;
 use spec::Spec;
+
+pub use rules::RULES;
 
 type Fail = ApiError;
 

@@ -120,8 +120,8 @@ pub(super) fn check_image(world: &World, ctx: &Ctx, image: &str) -> Result<Optio
     }
     match ecr::manifest_of(world, &ctx.region, image) {
         None => Err(refused(format!("Requested image {image} not found."))),
-        Some((kind, digest, _)) if kind == DOCKER_V2 => Ok(Some(digest)),
-        Some((kind, _, _)) => Err(refused(format!(
+        Some((kind, digest)) if kind == DOCKER_V2 => Ok(Some(digest)),
+        Some((kind, _)) => Err(refused(format!(
             "Unsupported manifest media type {kind} for image {image}. Ensure that valid manifest media type is used \
              for specified image."
         ))),
