@@ -13,7 +13,7 @@ mod names;
 mod ops;
 mod params;
 mod providers;
-pub mod rules;
+mod rules;
 mod schema;
 mod spec;
 mod template;
@@ -29,6 +29,8 @@ use crate::world::{Answer, ApiError, Ctx, World};
 
 use engine::Operation;
 use spec::Spec;
+
+pub use rules::RULES;
 
 type Fail = ApiError;
 
@@ -200,11 +202,16 @@ impl State {
     fn owner(&self, kind: &str, physical: &str) -> Option<&Stack> {
         self.stacks.values().find(|stack| {
             stack.resources.values().any(|resource| {
-                resource.kind == kind
-                    && resource.physical.as_deref() == Some(physical)
-                    && resource.status != "DELETE_COMPLETE"
+                resource.kind == kind && resource.physical.as_deref() == Some(physical) && resource.stands()
             })
         })
+    }
+}
+
+impl Resource {
+    /// It is the stack's: neither deleted nor left behind.
+    fn stands(&self) -> bool {
+        !matches!(self.status.as_str(), "DELETE_COMPLETE" | "DELETE_SKIPPED")
     }
 }
 

@@ -85,7 +85,10 @@ fn make(world: &mut World, ctx: &Ctx, set: &mut ChangeSet) {
             continue;
         }
         let told = match owner {
-            Some(owner) => format!("Resource of type '{}' with identifier '{physical}' already exists in stack {owner}.", change.kind),
+            Some(owner) => format!(
+                "Resource of type '{}' with identifier '{physical}' already exists in stack {owner}.",
+                change.kind
+            ),
             None => format!("Resource of type '{}' with identifier '{physical}' already exists.", change.kind),
         };
         violations.push(Violation {
@@ -196,11 +199,8 @@ impl Resources for Foreseen<'_> {
 
 /// Compares. Fails where the template cannot be resolved.
 pub(super) fn compare(stack: &Stack, spec: &Spec) -> Result<Found, Fail> {
-    let standing: BTreeMap<&String, &Resource> = stack
-        .resources
-        .iter()
-        .filter(|(_, resource)| resource.physical.is_some() && resource.status != "DELETE_COMPLETE")
-        .collect();
+    let standing: BTreeMap<&String, &Resource> =
+        stack.resources.iter().filter(|(_, resource)| resource.physical.is_some() && resource.stands()).collect();
     let mut foreseen = Foreseen { live: Live(&stack.resources), new: BTreeSet::new() };
     foreseen.new.extend(spec.resources.keys().filter(|name| !standing.contains_key(name)).cloned());
     let mut found = Found::default();
@@ -406,7 +406,6 @@ fn worse(known: &'static str, recreation: &str, certain: bool) -> &'static str {
     }
 }
 
-
 fn references(value: &Value) -> Result<Vec<(String, Option<String>)>, Fail> {
     let mut found = BTreeSet::new();
     mentions(value, &mut found)?;
@@ -455,7 +454,6 @@ fn detail(
     cause: Option<String>,
     before: Option<&Value>,
     after: Option<&Value>,
-
 ) -> Value {
     let mut target = json!({ "Attribute": "Properties", "Name": name, "RequiresRecreation": recreation });
     target["Path"] = json!(format!("/Properties/{name}"));

@@ -191,7 +191,7 @@ pub(super) fn delete(stack: &mut Stack, ctx: &Ctx, mut operation: Operation) {
     operation.leftovers = stack
         .resources
         .iter()
-        .filter(|(_, resource)| resource.status != "DELETE_COMPLETE")
+        .filter(|(_, resource)| resource.stands())
         .map(|(logical, resource)| Leftover {
             logical: logical.clone(),
             keep: resource.deletion_policy != "Delete" || operation.retain.contains(logical),
@@ -213,7 +213,9 @@ pub(super) fn roll_back(stack: &mut Stack, ctx: &Ctx, token: Option<String>, ski
     operation.rolling_back = true;
     match operation.kind {
         Kind::Update => revert::begin(ctx, stack, &mut operation, Some("User Initiated".to_owned())),
-        Kind::Create | Kind::Delete => sweep::begin_rollback(ctx, stack, &mut operation, Some("User Initiated".to_owned())),
+        Kind::Create | Kind::Delete => {
+            sweep::begin_rollback(ctx, stack, &mut operation, Some("User Initiated".to_owned()))
+        }
     }
     stack.operation = Some(operation);
 }

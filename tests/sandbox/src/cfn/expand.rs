@@ -110,8 +110,7 @@ fn sub_arguments(argument: &Value) -> Result<SubArguments<'_>, Fail> {
 }
 
 fn get_att_arguments(argument: &Value) -> Result<(String, String), Fail> {
-    const TEXT: &str =
-        "Template error: every Fn::GetAtt object requires two non-empty parameters, the resource name and the resource attribute";
+    const TEXT: &str = "Template error: every Fn::GetAtt object requires two non-empty parameters, the resource name and the resource attribute";
     let (name, attribute) = match argument {
         Value::String(text) => text.split_once('.').ok_or_else(|| invalid(TEXT))?,
         Value::Array(items) => match items.as_slice() {
@@ -143,7 +142,9 @@ pub fn mentions(value: &Value, found: &mut BTreeSet<Mention>) -> Result<(), Fail
         }
     };
     if !FUNCTIONS.contains(&name) {
-        return Err(invalid(format!("Template format error: Unsupported function {name}: the sandbox does not have it")));
+        return Err(invalid(format!(
+            "Template format error: Unsupported function {name}: the sandbox does not have it"
+        )));
     }
     match name {
         "Ref" => {
@@ -356,11 +357,7 @@ impl Scope {
     }
 
     fn reference(&self, name: &str, resources: &dyn Resources) -> Result<Value, Fail> {
-        self.values
-            .get(name)
-            .cloned()
-            .or_else(|| resources.reference(name))
-            .ok_or_else(|| unresolved(name))
+        self.values.get(name).cloned().or_else(|| resources.reference(name)).ok_or_else(|| unresolved(name))
     }
 
     fn call(&self, name: &str, argument: &Value, resources: &dyn Resources) -> Result<Option<Value>, Fail> {
@@ -395,7 +392,9 @@ impl Scope {
                 match self.resolve(argument, resources)? {
                     Some(Value::String(text)) if text.contains(KNOWN_AFTER_APPLY) => KNOWN_AFTER_APPLY.into(),
                     Some(Value::String(text)) => base64::engine::general_purpose::STANDARD.encode(text).into(),
-                    _ => return Err(invalid("Template error: every Fn::Base64 object must have a String-typed value.")),
+                    _ => {
+                        return Err(invalid("Template error: every Fn::Base64 object must have a String-typed value."));
+                    }
                 }
             }
             other => return Err(invalid(format!("Template error: {other} cannot be used here"))),
@@ -445,7 +444,8 @@ impl Scope {
     }
 
     fn select(&self, argument: &Value, resources: &dyn Resources) -> Result<Value, Fail> {
-        const TEXT: &str = "Template error: Fn::Select requires a list argument with two elements: an integer index and a list";
+        const TEXT: &str =
+            "Template error: Fn::Select requires a list argument with two elements: an integer index and a list";
         let Some([index, list]) = argument.as_array().map(Vec::as_slice) else {
             return Err(invalid(TEXT));
         };
@@ -490,5 +490,7 @@ impl Scope {
 }
 
 fn unresolved(name: &str) -> Fail {
-    invalid(format!("Template format error: Unresolved resource dependencies [{name}] in the Resources block of the template"))
+    invalid(format!(
+        "Template format error: Unresolved resource dependencies [{name}] in the Resources block of the template"
+    ))
 }

@@ -41,9 +41,10 @@ pub(super) fn call(world: &mut World, ctx: &Ctx, operation: &str, input: &Value)
         "UpdateStack" => stacks::update(world, ctx, input),
         "UpdateTerminationProtection" => stacks::protect(world, ctx, input),
         "ValidateTemplate" => templates::validate(world, ctx, input),
-        other => {
-            Err(ApiError::new("UnknownOperationException", format!("the sandbox has no CloudFormation operation {other}")))
-        }
+        other => Err(ApiError::new(
+            "UnknownOperationException",
+            format!("the sandbox has no CloudFormation operation {other}"),
+        )),
     }
 }
 
@@ -93,7 +94,8 @@ fn fetch(world: &mut World, _ctx: &Ctx, url: &str) -> Result<String, Fail> {
     let (host, path) = rest.split_once('/').ok_or_else(bad)?;
     let path = path.split('?').next().unwrap_or_default();
     let path = percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| bad())?.into_owned();
-    let bucket_in_host = host.split_once(".s3").filter(|(_, domain)| domain.starts_with(['.', '-'])).map(|(bucket, _)| bucket);
+    let bucket_in_host =
+        host.split_once(".s3").filter(|(_, domain)| domain.starts_with(['.', '-'])).map(|(bucket, _)| bucket);
     let (bucket, key) = match bucket_in_host {
         Some(bucket) => (bucket.to_owned(), path),
         None => match path.split_once('/') {
@@ -123,7 +125,9 @@ fn tags(input: &Value) -> Result<Vec<(String, String)>, Fail> {
         tags.push((key.to_owned(), value.to_owned()));
     }
     if tags.len() > 50 {
-        return Err(invalid("1 validation error detected: Value at 'tags' failed to satisfy constraint: Member must have length less than or equal to 50"));
+        return Err(invalid(
+            "1 validation error detected: Value at 'tags' failed to satisfy constraint: Member must have length less than or equal to 50",
+        ));
     }
     tags.sort();
     Ok(tags)
@@ -202,5 +206,6 @@ fn parameter_list(stack_parameters: &[super::Parameter]) -> Value {
 }
 
 fn disable_rollback(input: &Value) -> bool {
-    flag(input, "DisableRollback") || input.get("DeploymentConfig").is_some_and(|config| flag(config, "DisableRollback"))
+    flag(input, "DisableRollback")
+        || input.get("DeploymentConfig").is_some_and(|config| flag(config, "DisableRollback"))
 }

@@ -122,8 +122,11 @@ fn check_value(name: &str, declaration: &Map<String, Value>, value: &str) -> Res
     }
     if let Some(pattern) = declaration.get("AllowedPattern").and_then(Value::as_str) {
         // The whole value has to match, as with Java's `matches`.
-        let regex = regex::Regex::new(&format!("^(?:{pattern})$"))
-            .map_err(|_| invalid(format!("Template format error: AllowedPattern of parameter {name} is not a regular expression: {pattern}")))?;
+        let regex = regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|_| {
+            invalid(format!(
+                "Template format error: AllowedPattern of parameter {name} is not a regular expression: {pattern}"
+            ))
+        })?;
         if items.iter().any(|item| !regex.is_match(item)) {
             return Err(broken(format!("must match pattern {pattern}")));
         }

@@ -62,7 +62,9 @@ impl From<ApiError> for Failure {
             return Failure::Busy(error.message);
         } else if code.contains("AlreadyExists")
             || error.message.contains("already existing")
-            || code.contains("AlreadyOwned") || code == "ResourceConflictException" {
+            || code.contains("AlreadyOwned")
+            || code == "ResourceConflictException"
+        {
             "AlreadyExists"
         } else if code.contains("NotFound") || code.starts_with("NoSuch") || error.status == 404 {
             "NotFound"
@@ -304,9 +306,13 @@ fn tags(job: &Job<'_>) -> Tags {
         ("aws:cloudformation:stack-id".to_owned(), job.stack_id.to_owned()),
         ("aws:cloudformation:stack-name".to_owned(), job.stack_name.to_owned()),
     ];
-    let own = job.properties.get("Tags").and_then(Value::as_array).into_iter().flatten().filter_map(|tag| {
-        Some((tag.get("Key")?.as_str()?.to_owned(), tag.get("Value")?.as_str()?.to_owned()))
-    });
+    let own = job
+        .properties
+        .get("Tags")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|tag| Some((tag.get("Key")?.as_str()?.to_owned(), tag.get("Value")?.as_str()?.to_owned())));
     for (key, value) in job.tags.iter().cloned().chain(own) {
         all.retain(|(known, _)| *known != key);
         all.push((key, value));

@@ -174,7 +174,8 @@ impl Schema {
                     inner.is_empty()
                 });
                 if !fits {
-                    found.push(format!("{path}: #: no subschema matched out of the total {} subschemas", choices.len()));
+                    found
+                        .push(format!("{path}: #: no subschema matched out of the total {} subschemas", choices.len()));
                 }
             }
         }

@@ -104,9 +104,10 @@ pub fn check(template: &Template) -> Result<(), Fail> {
         if members.get("Properties").is_some_and(|properties| !properties.is_object()) {
             return Err(invalid("Template format error: Properties member must be an object."));
         }
-        for (member, allowed) in
-            [("DeletionPolicy", &["Delete", "Retain", "RetainExceptOnCreate"][..]), ("UpdateReplacePolicy", &["Delete", "Retain"])]
-        {
+        for (member, allowed) in [
+            ("DeletionPolicy", &["Delete", "Retain", "RetainExceptOnCreate"][..]),
+            ("UpdateReplacePolicy", &["Delete", "Retain"]),
+        ] {
             if let Some(policy) = members.get(member)
                 && !policy.as_str().is_some_and(|policy| allowed.contains(&policy))
             {
@@ -168,9 +169,8 @@ fn check_mentions(template: &Template) -> Result<(), Fail> {
         for mention in &found {
             match mention {
                 Mention::Name(name) => {
-                    let known = is_resource(template, name)
-                        || is_parameter(template, name)
-                        || PSEUDO.contains(&name.as_str());
+                    let known =
+                        is_resource(template, name) || is_parameter(template, name) || PSEUDO.contains(&name.as_str());
                     if !known {
                         unresolved.push(name);
                     }
@@ -224,7 +224,9 @@ fn check_output(name: &str, body: &Value) -> Result<(), Fail> {
         return Err(invalid(format!("Template format error: Output name {name} is non alphanumeric.")));
     }
     let Some(members) = body.as_object() else {
-        return Err(invalid(format!("Template format error: [/Outputs/{name}] Every Outputs member must be an object.")));
+        return Err(invalid(format!(
+            "Template format error: [/Outputs/{name}] Every Outputs member must be an object."
+        )));
     };
     if !members.contains_key("Value") {
         return Err(invalid(format!(

@@ -81,7 +81,12 @@ impl Bed {
             let status = self.status(stack);
             if !status.ends_with("_IN_PROGRESS") || status == "REVIEW_IN_PROGRESS" {
                 // Shown with a test that fails.
-                for event in self.raw_events(stack).iter().rev().filter(|event| text(event, "ResourceStatus").ends_with("FAILED")) {
+                for event in self
+                    .raw_events(stack)
+                    .iter()
+                    .rev()
+                    .filter(|event| text(event, "ResourceStatus").ends_with("FAILED"))
+                {
                     println!("{} {}", text(event, "LogicalResourceId"), text(event, "ResourceStatusReason"));
                 }
                 return status;
@@ -158,7 +163,8 @@ impl Bed {
         input["ChangeSetName"] = json!(name);
         let made = self.ok("CreateChangeSet", input);
         for _ in 0..100 {
-            let found = self.ok("DescribeChangeSet", json!({ "ChangeSetName": made["Id"], "IncludePropertyValues": true }));
+            let found =
+                self.ok("DescribeChangeSet", json!({ "ChangeSetName": made["Id"], "IncludePropertyValues": true }));
             if matches!(text(&found, "Status"), "CREATE_COMPLETE" | "FAILED") {
                 return found;
             }

@@ -1,6 +1,9 @@
 //! Bringing every resource to what is wanted.
 
-use super::{Kind, Operation, Phase, Stage, Step, Turn, changed, injected, job, look, millis, name_clash, outputs, reason, resolve};
+use super::{
+    Kind, Operation, Phase, Stage, Step, Turn, changed, injected, job, look, millis, name_clash, outputs, reason,
+    resolve,
+};
 use super::{Live, revert, sweep};
 use crate::cfn::providers::{self, Action, Failure, Status};
 use crate::cfn::{Resource, Stack, schema};

@@ -49,9 +49,10 @@ pub(super) fn advance(world: &mut World, ctx: &Ctx, stack: &mut Stack, operation
             Stage::Running { fail: Some(told), .. } => Some(fail(ctx, stack, operation, &logical, told)),
             Stage::Running { .. } => finish(world, ctx, stack, operation, &logical),
             Stage::Waiting => {
-                let free = work.after.iter().all(|name| {
-                    operation.works.get(name).is_none_or(|other| other.stage == Stage::Done)
-                });
+                let free = work
+                    .after
+                    .iter()
+                    .all(|name| operation.works.get(name).is_none_or(|other| other.stage == Stage::Done));
                 if free { start(world, ctx, stack, operation, &logical) } else { None }
             }
             Stage::Done | Stage::Failed => None,
@@ -106,20 +107,13 @@ fn fail(ctx: &Ctx, stack: &mut Stack, operation: &Operation, logical: &str, told
 
 fn complete(ctx: &Ctx, stack: &mut Stack, operation: &Operation, logical: &str) -> Option<Stage> {
     let before = operation.before.get(logical)?;
-    let done =
-        Resource { status: "UPDATE_COMPLETE".to_owned(), reason: None, time: ctx.now, ..before.clone() };
+    let done = Resource { status: "UPDATE_COMPLETE".to_owned(), reason: None, time: ctx.now, ..before.clone() };
     stack.note(ctx.now, logical, &done, operation.token.clone());
     stack.resources.insert(logical.to_owned(), done);
     Some(Stage::Done)
 }
 
-fn start(
-    world: &mut World,
-    ctx: &Ctx,
-    stack: &mut Stack,
-    operation: &mut Operation,
-    logical: &str,
-) -> Option<Stage> {
+fn start(world: &mut World, ctx: &Ctx, stack: &mut Stack, operation: &mut Operation, logical: &str) -> Option<Stage> {
     let before = operation.before.get(logical).cloned()?;
     if operation.skip.contains(logical) {
         return complete(ctx, stack, operation, logical);
@@ -155,13 +149,7 @@ fn start(
     }
 }
 
-fn finish(
-    world: &mut World,
-    ctx: &Ctx,
-    stack: &mut Stack,
-    operation: &mut Operation,
-    logical: &str,
-) -> Option<Stage> {
+fn finish(world: &mut World, ctx: &Ctx, stack: &mut Stack, operation: &mut Operation, logical: &str) -> Option<Stage> {
     let before = operation.before.get(logical)?.clone();
     match super::look(world, ctx, &before) {
         Status::Pending => None,

@@ -55,7 +55,7 @@ pub(super) fn begin_rollback(ctx: &Ctx, stack: &mut Stack, operation: &mut Opera
     operation.leftovers = stack
         .resources
         .iter()
-        .filter(|(_, resource)| resource.status != "DELETE_COMPLETE")
+        .filter(|(_, resource)| resource.stands())
         .map(|(logical, resource)| Leftover {
             logical: logical.clone(),
             resource: resource.clone(),
@@ -123,16 +123,14 @@ pub(super) fn advance(world: &mut World, ctx: &Ctx, stack: &mut Stack, operation
 /// Nothing that is still there depends on it.
 fn free(operation: &Operation, index: usize) -> bool {
     let logical = &operation.leftovers[index].logical;
-    !operation
-        .leftovers
-        .iter()
-        .any(|other| other.stage != Stage::Done && other.logical != *logical && other.resource.depends.contains(logical))
+    !operation.leftovers.iter().any(|other| {
+        other.stage != Stage::Done && other.logical != *logical && other.resource.depends.contains(logical)
+    })
 }
 
 fn mark(ctx: &Ctx, stack: &mut Stack, operation: &Operation, index: usize, status: &str, told: Option<String>) {
     let leftover = &operation.leftovers[index];
-    let event =
-        Resource { status: status.to_owned(), reason: told, time: ctx.now, ..leftover.resource.clone() };
+    let event = Resource { status: status.to_owned(), reason: told, time: ctx.now, ..leftover.resource.clone() };
     stack.note(ctx.now, &leftover.logical, &event, operation.token.clone());
     if leftover.current {
         stack.resources.insert(leftover.logical.clone(), event);

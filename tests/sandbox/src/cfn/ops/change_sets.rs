@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::stacks::{check_types, check_updatable, new_stack};
-use super::{PAGE, check_name, disable_rollback, given, page, parameter_list, remember, seen, tag_list, template_text, time};
+use super::{
+    PAGE, check_name, disable_rollback, given, page, parameter_list, remember, seen, tag_list, template_text, time,
+};
 use crate::cfn::diff::PENDING_SECONDS;
 use crate::cfn::engine::{self, Operation};
 use crate::cfn::{ChangeSet, Fail, flag, invalid, spec, text};
@@ -14,7 +16,8 @@ pub(super) fn create(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
     let name = text(input, "ChangeSetName").ok_or_else(|| invalid("ChangeSetName is required"))?.to_owned();
     check_change_set_name(&name)?;
     let kind = text(input, "ChangeSetType").unwrap_or("UPDATE");
-    let known = world.region(&ctx.region).cfn.find(&stack_name).filter(|stack| stack.status != "DELETE_COMPLETE").cloned();
+    let known =
+        world.region(&ctx.region).cfn.find(&stack_name).filter(|stack| stack.status != "DELETE_COMPLETE").cloned();
     let reviewed = known.as_ref().is_some_and(|stack| stack.status == "REVIEW_IN_PROGRESS");
     match (kind, &known) {
         ("IMPORT", _) => {
@@ -29,10 +32,7 @@ pub(super) fn create(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
         ("CREATE", _) => {}
         ("UPDATE", None) => return Err(invalid(format!("Stack [{stack_name}] does not exist"))),
         ("UPDATE", Some(stack)) if reviewed => {
-            return Err(invalid(format!(
-                "Stack:{} is in REVIEW_IN_PROGRESS state and can not be updated.",
-                stack.id
-            )));
+            return Err(invalid(format!("Stack:{} is in REVIEW_IN_PROGRESS state and can not be updated.", stack.id)));
         }
         ("UPDATE", Some(stack)) => check_updatable(stack, true)?,
         (other, _) => {
@@ -116,9 +116,8 @@ pub(super) fn find<'a>(world: &'a mut World, ctx: &Ctx, input: &Value) -> Result
     if name.starts_with("arn:") {
         return state.change_sets.get_mut(&name).ok_or_else(missing);
     }
-    let stack_name = stack_name.ok_or_else(|| {
-        invalid("StackName must be specified if ChangeSetName is not specified as an ARN.")
-    })?;
+    let stack_name = stack_name
+        .ok_or_else(|| invalid("StackName must be specified if ChangeSetName is not specified as an ARN."))?;
     let stack_id = match state.find(&stack_name) {
         Some(stack) => stack.id.clone(),
         None => return Err(invalid(format!("Stack [{stack_name}] does not exist"))),
@@ -130,7 +129,8 @@ pub(super) fn describe(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
     let values = flag(input, "IncludePropertyValues");
     let set = find(world, ctx, input)?;
     let (changes, next) = page(set.changes.clone(), input, PAGE)?;
-    let changes: Vec<Value> = changes.into_iter().map(|change| if values { change } else { without_values(change) }).collect();
+    let changes: Vec<Value> =
+        changes.into_iter().map(|change| if values { change } else { without_values(change) }).collect();
     let mut answer = json!({
         "ChangeSetName": set.name,
         "ChangeSetId": set.id,
@@ -148,9 +148,12 @@ pub(super) fn describe(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
         "IncludeNestedStacks": false,
         "ImportExistingResources": set.import_existing,
     });
-    for (member, value) in
-        [("Description", &set.description), ("StatusReason", &set.reason), ("OnStackFailure", &set.on_failure), ("NextToken", &next)]
-    {
+    for (member, value) in [
+        ("Description", &set.description),
+        ("StatusReason", &set.reason),
+        ("OnStackFailure", &set.on_failure),
+        ("NextToken", &next),
+    ] {
         if let Some(value) = value {
             answer[member] = json!(value);
         }
@@ -178,7 +181,10 @@ pub(super) fn execute(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
     let token = token.as_deref();
     let set = find(world, ctx, input)?.clone();
     let state = &mut world.region(&ctx.region).cfn;
-    let stack = state.stacks.get_mut(&set.stack_id).ok_or_else(|| invalid(format!("Stack [{}] does not exist", set.stack_name)))?;
+    let stack = state
+        .stacks
+        .get_mut(&set.stack_id)
+        .ok_or_else(|| invalid(format!("Stack [{}] does not exist", set.stack_name)))?;
     let what = format!("ExecuteChangeSet {}", set.id);
     if seen(stack, token, &what)? {
         return Ok(json!({}));
@@ -195,7 +201,9 @@ pub(super) fn execute(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
     }
     let disabled = disable_rollback(input) || set.on_failure.as_deref() == Some("DO_NOTHING");
     if set.on_failure.is_some() && input.get("DisableRollback").is_some() {
-        return Err(invalid("Either OnStackFailure of the change set or DisableRollback can be specified, but not both."));
+        return Err(invalid(
+            "Either OnStackFailure of the change set or DisableRollback can be specified, but not both.",
+        ));
     }
     if set.kind == "UPDATE" {
         check_updatable(stack, disabled)?;

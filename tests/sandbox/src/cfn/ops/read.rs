@@ -182,9 +182,10 @@ pub(super) fn resources(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
     let stack = match (input.get("StackName"), &physical) {
         (None, Some(physical)) => {
             let state = &world.region(&ctx.region).cfn;
-            let owner = state.stacks.values().find(|stack| {
-                stack.resources.values().any(|resource| resource.physical.as_deref() == Some(physical))
-            });
+            let owner = state
+                .stacks
+                .values()
+                .find(|stack| stack.resources.values().any(|resource| resource.physical.as_deref() == Some(physical)));
             owner.ok_or_else(|| invalid(format!("Stack for {physical} does not exist")))?
         }
         (None, None) => return Err(invalid("Either StackName or PhysicalResourceId must be specified")),

@@ -52,7 +52,11 @@ pub(super) fn create(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
 pub(super) fn check_updatable(stack: &Stack, disable_rollback: bool) -> Result<(), Fail> {
     let updatable = matches!(
         stack.status.as_str(),
-        "CREATE_COMPLETE" | "UPDATE_COMPLETE" | "UPDATE_ROLLBACK_COMPLETE" | "IMPORT_COMPLETE" | "IMPORT_ROLLBACK_COMPLETE"
+        "CREATE_COMPLETE"
+            | "UPDATE_COMPLETE"
+            | "UPDATE_ROLLBACK_COMPLETE"
+            | "IMPORT_COMPLETE"
+            | "IMPORT_ROLLBACK_COMPLETE"
     );
     // What failed with rollback disabled may be tried again the same way.
     let retried = matches!(stack.status.as_str(), "CREATE_FAILED" | "UPDATE_FAILED") && disable_rollback;
@@ -132,7 +136,10 @@ pub(super) fn delete(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
         return Ok(Value::Null);
     }
     if stack.protected {
-        return Err(invalid(format!("Stack [{}] cannot be deleted while TerminationProtection is enabled", stack.name)));
+        return Err(invalid(format!(
+            "Stack [{}] cannot be deleted while TerminationProtection is enabled",
+            stack.name
+        )));
     }
     // A creation may be stopped by deleting; nothing else that goes on may.
     if stack.in_progress() && stack.status != "CREATE_IN_PROGRESS" {
@@ -184,7 +191,8 @@ pub(super) fn continue_rollback(world: &mut World, ctx: &Ctx, input: &Value) -> 
             stack.id, stack.status
         )));
     }
-    let skip: BTreeSet<String> = list(input, "ResourcesToSkip").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let skip: BTreeSet<String> =
+        list(input, "ResourcesToSkip").iter().filter_map(Value::as_str).map(str::to_owned).collect();
     for name in &skip {
         // Only what failed in the rollback may be skipped.
         if stack.resources.get(name).is_none_or(|resource| resource.status != "UPDATE_FAILED") {
@@ -235,8 +243,10 @@ pub(super) fn protect(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
 }
 
 pub(super) fn set_policy(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
-    let body = text(input, "StackPolicyBody").ok_or_else(|| invalid("You must specify either StackPolicyBody or StackPolicyURL"))?;
-    let policy: Value = serde_json::from_str(body).map_err(|_| invalid("Error validating stack policy: Invalid stack policy"))?;
+    let body = text(input, "StackPolicyBody")
+        .ok_or_else(|| invalid("You must specify either StackPolicyBody or StackPolicyURL"))?;
+    let policy: Value =
+        serde_json::from_str(body).map_err(|_| invalid("Error validating stack policy: Invalid stack policy"))?;
     if !policy.get("Statement").is_some_and(Value::is_array) {
         return Err(invalid("Error validating stack policy: Invalid stack policy"));
     }

@@ -64,7 +64,8 @@ fn policies(
     old: &Map<String, Value>,
     new: &Map<String, Value>,
 ) -> Result<(), Failure> {
-    let lifecycle = |properties: &Map<String, Value>| properties.get("LifecyclePolicy")?.get("LifecyclePolicyText").map(document);
+    let lifecycle =
+        |properties: &Map<String, Value>| properties.get("LifecyclePolicy")?.get("LifecyclePolicyText").map(document);
     if lifecycle(old) != lifecycle(new) {
         match lifecycle(new) {
             Some(text) => {

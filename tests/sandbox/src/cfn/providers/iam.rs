@@ -16,8 +16,7 @@ pub(super) fn create(world: &mut World, ctx: &Ctx, job: &Job<'_>) -> Result<Stri
     }
     let name = custom_name(job, "RoleName").unwrap_or_else(|| names::physical(job.stack_name, job.logical, 64));
     let trust = job.properties.get("AssumeRolePolicyDocument").map(document).unwrap_or_default();
-    let mut input =
-        json!({ "RoleName": name, "AssumeRolePolicyDocument": trust, "Tags": key_value(&tags(job)) });
+    let mut input = json!({ "RoleName": name, "AssumeRolePolicyDocument": trust, "Tags": key_value(&tags(job)) });
     for property in ["Description", "MaxSessionDuration", "Path", "PermissionsBoundary"] {
         if let Some(value) = job.properties.get(property) {
             input[property] = value.clone();

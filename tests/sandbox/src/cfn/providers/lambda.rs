@@ -24,7 +24,8 @@ const CONFIGURATION: [&str; 14] = [
     "VpcConfig",
 ];
 /// Other names in the API.
-const RENAMED: [(&str, &str); 3] = [("KmsKeyArn", "KMSKeyArn"), ("SnapStart", "SnapStart"), ("TracingConfig", "TracingConfig")];
+const RENAMED: [(&str, &str); 3] =
+    [("KmsKeyArn", "KMSKeyArn"), ("SnapStart", "SnapStart"), ("TracingConfig", "TracingConfig")];
 
 fn configuration(properties: &Map<String, Value>) -> Map<String, Value> {
     let mut input = pick(properties, &CONFIGURATION);

@@ -92,11 +92,13 @@ fn settings(
                 (operation, property, value.cloned())
             }
             "LifecycleConfiguration" => {
-                let operation = if value.is_some() { "PutBucketLifecycleConfiguration" } else { "DeleteBucketLifecycle" };
+                let operation =
+                    if value.is_some() { "PutBucketLifecycleConfiguration" } else { "DeleteBucketLifecycle" };
                 (operation, property, value.map(lifecycle))
             }
             _ => {
-                let operation = if value.is_some() { "PutBucketOwnershipControls" } else { "DeleteBucketOwnershipControls" };
+                let operation =
+                    if value.is_some() { "PutBucketOwnershipControls" } else { "DeleteBucketOwnershipControls" };
                 (operation, property, value.cloned())
             }
         };

@@ -45,7 +45,8 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Resul
         }
         call(world, ctx, "sagemaker", "AddTags", json!({ "ResourceArn": arn, "Tags": key_value(&after) }))?;
     }
-    let asked = ["EndpointConfigName", "DeploymentConfig", "RetainAllVariantProperties", "ExcludeRetainedVariantProperties"];
+    let asked =
+        ["EndpointConfigName", "DeploymentConfig", "RetainAllVariantProperties", "ExcludeRetainedVariantProperties"];
     if change.job.kind != "AWS::SageMaker::Endpoint" || !moves(world, ctx, change, &asked)? {
         return Ok(());
     }
@@ -66,7 +67,9 @@ fn moves(world: &mut World, ctx: &Ctx, change: &Change<'_>, asked: &[&str]) -> R
         return Ok(true);
     }
     let live = describe(world, ctx, change.physical)?;
-    Ok(change.wanted("EndpointConfigName").is_some_and(|wanted| live.get("EndpointConfigName") != Some(&config_name(wanted))))
+    Ok(change
+        .wanted("EndpointConfigName")
+        .is_some_and(|wanted| live.get("EndpointConfigName") != Some(&config_name(wanted))))
 }
 
 /// A config is given by name, and `Ref` of one gives its ARN.
@@ -94,12 +97,7 @@ fn describe(world: &mut World, ctx: &Ctx, physical: &str) -> Answer {
 
 /// By what DescribeEndpoint says. An update that SageMaker took back without a reason looks like success: the
 /// endpoint is InService, and that is all that is asked.
-pub(super) fn endpoint_status(
-    world: &mut World,
-    ctx: &Ctx,
-    physical: &str,
-    properties: &Map<String, Value>,
-) -> Status {
+pub(super) fn endpoint_status(world: &mut World, ctx: &Ctx, physical: &str, properties: &Map<String, Value>) -> Status {
     let live = match describe(world, ctx, physical) {
         Ok(live) => live,
         Err(error) if error.code.contains("Throttl") => return Status::Pending,

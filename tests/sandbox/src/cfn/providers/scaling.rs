@@ -40,7 +40,10 @@ pub(super) fn create(world: &mut World, ctx: &Ctx, job: &Job<'_>) -> Result<Stri
     let found = call(world, ctx, "application-autoscaling", "DescribeScalableTargets", known)?;
     if found.get("ScalableTargets").and_then(Value::as_array).is_some_and(|targets| !targets.is_empty()) {
         // RegisterScalableTarget would overwrite it; a create handler must not.
-        return Err(Failure::Handler { message: format!("{resource}|{dimension}|{namespace} already exists"), code: "AlreadyExists" });
+        return Err(Failure::Handler {
+            message: format!("{resource}|{dimension}|{namespace} already exists"),
+            code: "AlreadyExists",
+        });
     }
     register(world, ctx, job, true)?;
     put_actions(world, ctx, job.properties, &[])?;
@@ -88,7 +91,9 @@ fn put_policy(world: &mut World, ctx: &Ctx, job: &Job<'_>) -> Result<String, Fai
     let made = call(world, ctx, "application-autoscaling", "PutScalingPolicy", Value::Object(input))?;
     match made.get("PolicyARN").and_then(Value::as_str) {
         Some(arn) => Ok(arn.to_owned()),
-        None => Err(Failure::Handler { message: "PutScalingPolicy gave no PolicyARN".to_owned(), code: "InternalFailure" }),
+        None => {
+            Err(Failure::Handler { message: "PutScalingPolicy gave no PolicyARN".to_owned(), code: "InternalFailure" })
+        }
     }
 }
 

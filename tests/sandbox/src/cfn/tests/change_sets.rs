@@ -29,7 +29,12 @@ fn a_create_change_set_shows_every_resource_and_makes_the_stack() {
     assert_eq!(found["ExecutionStatus"], "AVAILABLE");
     bed.ok("ExecuteChangeSet", json!({"StackName": "app", "ChangeSetName": "first", "ClientRequestToken": "token-1"}));
     assert_eq!(bed.settle("app"), "CREATE_COMPLETE");
-    assert!(bed.raw_events("app").iter().filter(|event| text(event, "ResourceStatus") != "REVIEW_IN_PROGRESS").all(|event| event["ClientRequestToken"] == "token-1"));
+    assert!(
+        bed.raw_events("app")
+            .iter()
+            .filter(|event| text(event, "ResourceStatus") != "REVIEW_IN_PROGRESS")
+            .all(|event| event["ClientRequestToken"] == "token-1")
+    );
 }
 
 #[test]
@@ -62,7 +67,10 @@ fn a_new_version_replaces_model_and_config_and_changes_the_endpoint() {
     assert_eq!(model["PolicyAction"], "ReplaceAndDelete");
     let name = model["Details"].as_array().into_iter().flatten().find(|detail| detail["Target"]["Name"] == "ModelName");
     let target = &name.expect("ModelName")["Target"];
-    assert_eq!((&target["RequiresRecreation"], &target["BeforeValue"], &target["AfterValue"]), (&json!("Always"), &json!("app-a"), &json!("app-b")));
+    assert_eq!(
+        (&target["RequiresRecreation"], &target["BeforeValue"], &target["AfterValue"]),
+        (&json!("Always"), &json!("app-a"), &json!("app-b"))
+    );
     // Values only for those who ask.
     let plain = bed.ok("DescribeChangeSet", json!({"ChangeSetName": found["ChangeSetId"]}));
     assert!(!plain.to_string().contains("BeforeValue"));
@@ -83,7 +91,10 @@ fn a_parameter_that_changes_a_property_is_its_cause() {
     input["Parameters"] = json!([{"ParameterKey": "Mutability", "ParameterValue": "IMMUTABLE"}]);
     let found = bed.change_set("c", input);
     let detail = &found["Changes"][0]["ResourceChange"]["Details"][0];
-    assert_eq!((&detail["ChangeSource"], &detail["CausingEntity"]), (&json!("ParameterReference"), &json!("Mutability")));
+    assert_eq!(
+        (&detail["ChangeSource"], &detail["CausingEntity"]),
+        (&json!("ParameterReference"), &json!("Mutability"))
+    );
 }
 
 #[test]
@@ -151,7 +162,8 @@ fn many_changes_come_in_pages() {
         (0..130).map(|index| (format!("R{index:03}"), json!({"Type": "AWS::ECR::Repository"}))).collect();
     let found = bed.change_set("c", set("many", "CREATE", &json!({"Resources": resources})));
     assert_eq!(found["Changes"].as_array().map(Vec::len), Some(100));
-    let rest = bed.ok("DescribeChangeSet", json!({"ChangeSetName": found["ChangeSetId"], "NextToken": found["NextToken"]}));
+    let rest =
+        bed.ok("DescribeChangeSet", json!({"ChangeSetName": found["ChangeSetId"], "NextToken": found["NextToken"]}));
     assert_eq!(rest["Changes"].as_array().map(Vec::len), Some(30));
     assert!(rest.get("NextToken").is_none());
 }

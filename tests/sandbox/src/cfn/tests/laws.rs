@@ -22,11 +22,16 @@ fn resolved(value: &Value) -> Option<Value> {
 
 /// Values without functions.
 fn plain() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![any::<i64>().prop_map(Value::from), any::<bool>().prop_map(Value::from), "[a-z ]{0,8}".prop_map(Value::from)];
+    let leaf = prop_oneof![
+        any::<i64>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        "[a-z ]{0,8}".prop_map(Value::from)
+    ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            prop::collection::btree_map("[A-Z][a-z]{1,6}x", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map("[A-Z][a-z]{1,6}x", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
@@ -63,8 +68,11 @@ proptest! {
     fn no_variable_ever_passes_unresolved(name in "[A-Z][A-Za-z]{4,9}") {
         prop_assume!(name != "List");
         let value = json!({"Fn::Sub": format!("x-${{{name}}}")});
-        prop_assert!(scope().resolve(&value, &NoResources).is_err());
-        prop_assert!(scope().resolve(&json!({"Ref": name}), &NoResources).is_err());
+        let told = scope().resolve(&value, &NoResources);
+        prop_assert!(told.is_err());
+        let reference = json!({"Ref": name});
+        let told = scope().resolve(&reference, &NoResources);
+        prop_assert!(told.is_err());
     }
 
     #[test]

@@ -19,22 +19,29 @@ fn bite(id: &str) -> String {
     let mut bed = Bed::new();
     let create = |bed: &mut Bed, body: &Value| bed.refused("CreateStack", with_body("x", body)).message;
     let repository = one("AWS::ECR::Repository", json!({}));
-    let parameter = |members: Value| json!({"Parameters": {"P": members}, "Resources": {"R": {"Type": "AWS::ECR::Repository"}}});
+    let parameter =
+        |members: Value| json!({"Parameters": {"P": members}, "Resources": {"R": {"Type": "AWS::ECR::Repository"}}});
     match id {
         "cfn.body-limit" => {
             let mut body = repository;
             body["Metadata"] = json!({"Filler": "x".repeat(51_200)});
             create(&mut bed, &body)
         }
-        "cfn.template-sections" => create(&mut bed, &json!({"Nonsense": {}, "Resources": {"R": {"Type": "AWS::ECR::Repository"}}})),
+        "cfn.template-sections" => {
+            create(&mut bed, &json!({"Nonsense": {}, "Resources": {"R": {"Type": "AWS::ECR::Repository"}}}))
+        }
         "cfn.unknown-type" => create(&mut bed, &one("AWS::CloudWatch::Alarm", json!({}))),
-        "cfn.unresolved-reference" => create(&mut bed, &one("AWS::ECR::Repository", json!({"RepositoryName": {"Fn::Sub": "a-${Nothing}"}}))),
+        "cfn.unresolved-reference" => {
+            create(&mut bed, &one("AWS::ECR::Repository", json!({"RepositoryName": {"Fn::Sub": "a-${Nothing}"}})))
+        }
         "cfn.attribute" => {
             let mut body = repository;
             body["Outputs"] = json!({"O": {"Value": {"Fn::GetAtt": ["R", "Nothing"]}}});
             create(&mut bed, &body)
         }
-        "cfn.condition" => create(&mut bed, &one("AWS::ECR::Repository", json!({"RepositoryName": {"Fn::If": ["C", "a", "b"]}}))),
+        "cfn.condition" => {
+            create(&mut bed, &one("AWS::ECR::Repository", json!({"RepositoryName": {"Fn::If": ["C", "a", "b"]}})))
+        }
         "cfn.cycle" => create(
             &mut bed,
             &json!({"Resources": {
@@ -259,7 +266,10 @@ fn every_row_bites() {
             "cfn.parameter-constraint",
             "Parameter 'P' must match pattern [a-z]+\nParameter 'P' must be one of AllowedValues [a]\nParameter 'P' must contain at most 1 characters\nParameter 'P' must contain at least 9 characters\nParameter 'P' must be a number not greater than 1\nParameter 'P' must be a number not less than 100\nParameter P failed to satisfy constraint: letters only",
         ),
-        ("cfn.capabilities", "Requires capabilities : [CAPABILITY_IAM]\nRequires capabilities : [CAPABILITY_NAMED_IAM]"),
+        (
+            "cfn.capabilities",
+            "Requires capabilities : [CAPABILITY_IAM]\nRequires capabilities : [CAPABILITY_NAMED_IAM]",
+        ),
         ("cfn.create-exists", "Stack [x] already exists"),
         ("cfn.busy", "is in CREATE_IN_PROGRESS state and can not be updated."),
         ("cfn.rollback-complete", "is in ROLLBACK_COMPLETE state and can not be updated."),
@@ -282,11 +292,15 @@ fn every_row_bites() {
         ("cfn.rollback-stack", "can not be rolled back"),
         ("cfn.token", "already exists"),
         ("cfn.deleted-by-name", "Stack with id x does not exist"),
-        ("cfn.change-set-type", "Stack [x] does not exist\nStack [x] already exists and cannot be created again with the changeSet [c]."),
+        (
+            "cfn.change-set-type",
+            "Stack [x] does not exist\nStack [x] already exists and cannot be created again with the changeSet [c].",
+        ),
         ("cfn.aws-tags", "aws: prefixed tag key names are not allowed"),
     ];
     for rule in RULES {
-        let (_, wanted) = words.iter().find(|(id, _)| *id == rule.id).unwrap_or_else(|| panic!("{} has no words", rule.id));
+        let (_, wanted) =
+            words.iter().find(|(id, _)| *id == rule.id).unwrap_or_else(|| panic!("{} has no words", rule.id));
         let told = bite(rule.id);
         assert!(told.contains(wanted), "{}: {told}", rule.id);
     }

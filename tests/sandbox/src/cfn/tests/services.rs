@@ -86,18 +86,22 @@ pub fn answer(ctx: &Ctx, service: &str, operation: &str, input: &Value) -> Optio
 impl Fake {
     fn answer(&mut self, ctx: &Ctx, service: &str, operation: &str, input: &Value) -> Option<Answer> {
         let kinds: &[(&str, &str)] = match service {
-            "sagemaker" => &[("EndpointConfig", "EndpointConfigName"), ("Endpoint", "EndpointName"), ("Model", "ModelName")],
+            "sagemaker" => {
+                &[("EndpointConfig", "EndpointConfigName"), ("Endpoint", "EndpointName"), ("Model", "ModelName")]
+            }
             "iam" => &[("Role", "RoleName")],
             "logs" => &[("LogGroup", "logGroupName")],
             "lambda" => &[("Function", "FunctionName")],
             "application-autoscaling" => &[("ScalableTarget", "ResourceId"), ("ScalingPolicy", "PolicyName")],
             _ => return None,
         };
-        let (verb, kind) = kinds.iter().find_map(|(kind, member)| {
-            let verb = operation.strip_suffix(kind)?;
-            Some((verb, (*kind, *member)))
-        })
-        .unwrap_or((operation, kinds[0]));
+        let (verb, kind) = kinds
+            .iter()
+            .find_map(|(kind, member)| {
+                let verb = operation.strip_suffix(kind)?;
+                Some((verb, (*kind, *member)))
+            })
+            .unwrap_or((operation, kinds[0]));
         let name = input.get(kind.1).and_then(Value::as_str).unwrap_or_default().to_owned();
         if !verb.starts_with("Describe") && !verb.starts_with("Get") {
             self.calls.push(format!("{operation} {name}"));
@@ -109,7 +113,10 @@ impl Fake {
         Some(match verb {
             "Create" | "Register" | "Put" => {
                 if verb == "Create" && self.things.contains_key(&key) {
-                    return Some(Err(ApiError::new("ValidationException", format!("Cannot create already existing {} \"{name}\".", kind.0))));
+                    return Some(Err(ApiError::new(
+                        "ValidationException",
+                        format!("Cannot create already existing {} \"{name}\".", kind.0),
+                    )));
                 }
                 self.things.insert(key, input.clone());
                 Ok(json!({ "PolicyARN": format!("arn:aws:autoscaling:policy/{name}") }))
@@ -135,7 +142,10 @@ impl Fake {
                 Ok(json!({ "EndpointArn": ctx.arn("sagemaker", &format!("endpoint/{name}")) }))
             }
             "Update" => {
-                let endpoint = self.endpoints.get_mut(name).ok_or_else(|| ApiError::new("ValidationException", "Could not find it"))?;
+                let endpoint = self
+                    .endpoints
+                    .get_mut(name)
+                    .ok_or_else(|| ApiError::new("ValidationException", "Could not find it"))?;
                 if endpoint.status != "InService" {
                     return Err(ApiError::new("ValidationException", "Cannot update in-progress endpoint"));
                 }
@@ -153,7 +163,10 @@ impl Fake {
     }
 
     fn look(&mut self, name: &str) -> Answer {
-        let endpoint = self.endpoints.get_mut(name).ok_or_else(|| ApiError::new("ValidationException", "Could not find endpoint"))?;
+        let endpoint = self
+            .endpoints
+            .get_mut(name)
+            .ok_or_else(|| ApiError::new("ValidationException", "Could not find endpoint"))?;
         if endpoint.next.is_some() {
             endpoint.looks = endpoint.looks.saturating_sub(1);
             if endpoint.looks == 0 {

@@ -61,7 +61,10 @@ fn siblings_of_a_failure_are_cancelled() {
 fn without_rollback_a_failed_create_stays_and_can_be_rolled_back_later() {
     let mut bed = Bed::new();
     bed.fault("Repository", "no");
-    bed.ok("CreateStack", json!({"StackName": "store", "TemplateBody": storage("some-bucket").to_string(), "DisableRollback": true}));
+    bed.ok(
+        "CreateStack",
+        json!({"StackName": "store", "TemplateBody": storage("some-bucket").to_string(), "DisableRollback": true}),
+    );
     assert_eq!(bed.settle("store"), "CREATE_FAILED");
     assert!(bed.world.s3.buckets.contains_key("some-bucket"));
     let id = text(&bed.stack("store"), "StackId").to_owned();
@@ -74,7 +77,10 @@ fn without_rollback_a_failed_create_stays_and_can_be_rolled_back_later() {
 fn on_failure_delete_leaves_nothing() {
     let mut bed = Bed::new();
     bed.fault("Repository", "no");
-    let made = bed.ok("CreateStack", json!({"StackName": "store", "TemplateBody": storage("some-bucket").to_string(), "OnFailure": "DELETE"}));
+    let made = bed.ok(
+        "CreateStack",
+        json!({"StackName": "store", "TemplateBody": storage("some-bucket").to_string(), "OnFailure": "DELETE"}),
+    );
     assert_eq!(bed.settle(text(&made, "StackId")), "DELETE_COMPLETE");
 }
 
@@ -228,9 +234,13 @@ fn tags_of_the_stack_reach_its_resources() {
     bed.ok("CreateStack", json!({"StackName": "store", "TemplateBody": body, "Tags": [{"Key": "app", "Value": "x"}]}));
     bed.settle("store");
     let tags = bed.other("s3", "GetBucketTagging", json!({"Bucket": "some-bucket"}));
-    let keys: Vec<&str> = tags["Tagging"]["TagSet"].as_array().into_iter().flatten().map(|tag| text(tag, "Key")).collect();
+    let keys: Vec<&str> =
+        tags["Tagging"]["TagSet"].as_array().into_iter().flatten().map(|tag| text(tag, "Key")).collect();
     assert!(keys.contains(&"app") && keys.contains(&"aws:cloudformation:stack-name"), "{keys:?}");
-    bed.ok("UpdateStack", json!({"StackName": "store", "UsePreviousTemplate": true, "Tags": [{"Key": "app", "Value": "y"}]}));
+    bed.ok(
+        "UpdateStack",
+        json!({"StackName": "store", "UsePreviousTemplate": true, "Tags": [{"Key": "app", "Value": "y"}]}),
+    );
     assert_eq!(bed.settle("store"), "UPDATE_COMPLETE");
     let tags = bed.other("s3", "GetBucketTagging", json!({"Bucket": "some-bucket"}));
     assert!(tags.to_string().contains("\"y\""), "{tags}");

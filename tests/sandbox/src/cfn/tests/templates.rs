@@ -81,7 +81,9 @@ fn conditions_bring_resources_and_outputs() {
 
 #[test]
 fn json_and_yaml_are_the_same_template() {
-    let yaml = Template::parse("Resources:\n  R:\n    Type: AWS::ECR::Repository\n    Properties: {RepositoryName: !Sub 'a-${AWS::Region}'}\n");
+    let yaml = Template::parse(
+        "Resources:\n  R:\n    Type: AWS::ECR::Repository\n    Properties: {RepositoryName: !Sub 'a-${AWS::Region}'}\n",
+    );
     let json = Template::parse(
         r#"{"Resources": {"R": {"Type": "AWS::ECR::Repository", "Properties": {"RepositoryName": {"Fn::Sub": "a-${AWS::Region}"}}}}}"#,
     );
@@ -90,7 +92,8 @@ fn json_and_yaml_are_the_same_template() {
 
 #[test]
 fn malformed_templates_are_refused_in_the_right_words() {
-    let bucket = |properties: &str| format!("Resources:\n  B:\n    Type: AWS::S3::Bucket\n    Properties: {properties}\n");
+    let bucket =
+        |properties: &str| format!("Resources:\n  B:\n    Type: AWS::S3::Bucket\n    Properties: {properties}\n");
     for (body, told) in [
         ("Resources: [".to_owned(), "YAML not well-formed"),
         ("{\"Resources\": ".to_owned(), "JSON not well-formed"),
@@ -142,16 +145,32 @@ fn properties_are_checked_all_the_way_down() {
     let mut bed = Bed::new();
     for (path, value, told) in [
         ("Nonsense", json!(1), "#: extraneous key [Nonsense] is not permitted"),
-        ("VersioningConfiguration", json!({"Status": "On"}), "#/VersioningConfiguration/Status: On is not a valid enum value"),
+        (
+            "VersioningConfiguration",
+            json!({"Status": "On"}),
+            "#/VersioningConfiguration/Status: On is not a valid enum value",
+        ),
         ("VersioningConfiguration", json!({}), "required key [Status] not found"),
-        ("VersioningConfiguration", json!("Enabled"), "#/VersioningConfiguration: expected type: JSONObject, found: String"),
-        ("LifecycleConfiguration", json!({"Rules": [{"Status": "Enabled", "Foo": 1}]}), "#/LifecycleConfiguration/Rules/0: extraneous key [Foo]"),
+        (
+            "VersioningConfiguration",
+            json!("Enabled"),
+            "#/VersioningConfiguration: expected type: JSONObject, found: String",
+        ),
+        (
+            "LifecycleConfiguration",
+            json!({"Rules": [{"Status": "Enabled", "Foo": 1}]}),
+            "#/LifecycleConfiguration/Rules/0: extraneous key [Foo]",
+        ),
     ] {
         let template = json!({"Resources": {"B": {"Type": "AWS::S3::Bucket", "Properties": {path: value}}}});
-        let found = bed.change_set("c", json!({"StackName": "bad", "ChangeSetType": "CREATE", "TemplateBody": template.to_string()}));
+        let found = bed.change_set(
+            "c",
+            json!({"StackName": "bad", "ChangeSetType": "CREATE", "TemplateBody": template.to_string()}),
+        );
         assert_eq!(found["Status"], "FAILED");
         assert!(text(&found, "StatusReason").contains("AWS::EarlyValidation::PropertyValidation"), "{found}");
-        let events = bed.ok("DescribeEvents", json!({"ChangeSetName": found["ChangeSetId"], "Filters": {"FailedEvents": true}}));
+        let events =
+            bed.ok("DescribeEvents", json!({"ChangeSetName": found["ChangeSetId"], "Filters": {"FailedEvents": true}}));
         assert!(events.to_string().contains(told), "{events}\n  not {told}");
         bed.ok("DeleteChangeSet", json!({"ChangeSetName": found["ChangeSetId"]}));
     }
@@ -167,7 +186,8 @@ fn scalars_become_what_the_schema_says() {
             "Images": {"Type": "AWS::ECR::Repository", "Properties": {"RepositoryName": "images", "ImageScanningConfiguration": {"ScanOnPush": {"Ref": "Scan"}}}},
         },
     });
-    let parameters = json!([{"ParameterKey": "Days", "ParameterValue": "7"}, {"ParameterKey": "Scan", "ParameterValue": "true"}]);
+    let parameters =
+        json!([{"ParameterKey": "Days", "ParameterValue": "7"}, {"ParameterKey": "Scan", "ParameterValue": "true"}]);
     bed.ok("CreateStack", json!({"StackName": "x", "TemplateBody": template.to_string(), "Parameters": parameters}));
     assert_eq!(bed.settle("x"), "CREATE_COMPLETE");
     let found = bed.other("ecr", "DescribeRepositories", json!({"repositoryNames": ["images"]}));
