@@ -117,6 +117,7 @@ impl<'s> Shape<'s> {
 fn number_spoken(schema: &Json, whole: bool) -> String {
     let kind = if whole { "a whole number" } else { "a number" };
     match (schema.get("minimum"), schema.get("maximum")) {
+        (Some(min), Some(max)) if min == max => short(min),
         (Some(min), Some(max)) => format!("{kind} from {} to {}", short(min), short(max)),
         (Some(min), None) if short(min) != "0" => format!("{kind}, at least {}", short(min)),
         (None, Some(max)) => format!("{kind}, at most {}", short(max)),
@@ -298,7 +299,7 @@ impl<'s> Reader<'s> {
             self.problems.push(
                 Problem::error(path.clone(), format!("`{path}` has {count} item{}", if count == 1 { "" } else { "s" }))
                     .at(node.origin.clone())
-                    .help(format!("Allowed: {allowed}. {about}").trim().to_owned()),
+                    .help(if about.is_empty() { format!("Allowed: {allowed}.") } else { about.to_owned() }),
             );
         }
         let Some(of) = schema.get("items") else { return Json::Array(items.iter().map(free).collect()) };

@@ -253,3 +253,6 @@ fn dedup(problems: &mut Vec<Problem>) {
         !repeated
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,15 +168,16 @@ impl Problems {
         }
         let source = match (&self.source, problem.range()) {
             (Some(source), Some(range)) => {
-                diagnostic = diagnostic
-                    .with_label(LabeledSpan::new_with_span(Some(problem.label.clone()), clip(&source.text, range)));
-                Some(source)
+                let (text, range) = shorten(&source.text, clip(&source.text, range));
+                diagnostic =
+                    diagnostic.with_label(LabeledSpan::new_with_span(Some(problem.label.clone()), clip(&text, range)));
+                Some(NamedSource::new(&source.name, text))
             }
             _ => None,
         };
         let report = miette::Report::new(diagnostic);
         let report = match source {
-            Some(source) => report.with_source_code(NamedSource::new(&source.name, source.text.clone())),
+            Some(source) => report.with_source_code(source),
             None => report,
         };
         let mut theme = match (look.unicode, look.colour) {
@@ -219,6 +220,32 @@ impl Drawing for Problems {
     }
 }
 
+/// The text with over-long lines cut, and the range where it stands then: a value of a thousand bytes would push
+/// everything else off the screen.
+fn shorten(text: &str, range: Range<usize>) -> (String, Range<usize>) {
+    const LONGEST: usize = 160;
+    let (mut short, mut start) = (String::with_capacity(text.len()), range.start);
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let body = line.trim_end_matches('\n');
+        let cut = body.char_indices().nth(LONGEST).map_or(body.len(), |(cut, _)| cut);
+        if at <= range.start {
+            start = short.len() + (range.start - at).min(cut);
+        }
+        short.push_str(&body[..cut]);
+        if cut < body.len() {
+            short.push_str("...");
+        }
+        if body.len() < line.len() {
+            short.push('\n');
+        }
+        at += line.len();
+    }
+    let end = (start + range.len()).min(short.len());
+    let end = (start..=end).rev().find(|end| short.is_char_boundary(*end)).unwrap_or(start);
+    (short, start..end)
+}
+
 /// A range inside the text that stays on its first line, so that a caret stands under one line only.
 fn clip(text: &str, range: Range<usize>) -> Range<usize> {
     let start = range.start.min(text.len());
@@ -234,5 +261,8 @@ fn tidy(drawn: &str) -> String {
     let lines: Vec<&str> = drawn.lines().map(str::trim_end).collect();
     let indent = lines.iter().filter(|l| !l.is_empty()).map(|l| l.len() - l.trim_start().len()).min().unwrap_or(0);
     let lines: Vec<&str> = lines.iter().map(|l| l.get(indent..).unwrap_or("")).collect();
+    let words = [" error:", " warning:", " help:"];
+    let lines: Vec<&str> =
+        lines.into_iter().map(|l| if words.iter().any(|w| l.starts_with(w)) { &l[1..] } else { l }).collect();
     lines.join("\n").trim_matches('\n').to_owned()
 }
