@@ -71,7 +71,7 @@ fn what_yaml_readers_disagree_on_is_quoted() {
     ] {
         assert_eq!(emit(&json!({"K": word})), format!("K: {}\n", json!(word)), "{word}");
     }
-    for word in ["AWS::S3::Bucket", "ml.g5.xlarge", "/", "models/", "s3:GetObject"] {
+    for word in ["AWS::S3::Bucket", "ml.g5.xlarge", "/", "models/", "s3:GetObject", "Seconds, as in (a; b)."] {
         assert_eq!(emit(&json!({"K": word})), format!("K: {word}\n"));
     }
     assert_eq!(emit(&json!({"on": 1})), "\"on\": 1\n");
