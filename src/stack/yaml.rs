@@ -192,8 +192,9 @@ fn scalar(value: &Value) -> String {
 fn text(s: &str) -> String {
     const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"];
     let plain = s.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && !s.ends_with(':')
-        && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./:-".contains(&b))
+        && !s.ends_with([':', ' '])
+        && !s.contains(": ")
+        && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./:,;()@ -".contains(&b))
         && !WORDS.contains(&s.to_ascii_lowercase().as_str());
     if plain { s.to_owned() } else { quoted(s) }
 }

@@ -71,7 +71,7 @@ fn what_yaml_readers_disagree_on_is_quoted() {
     ] {
         assert_eq!(emit(&json!({"K": word})), format!("K: {}\n", json!(word)), "{word}");
     }
-    for word in ["AWS::S3::Bucket", "ml.g5.xlarge", "/", "models/", "s3:GetObject"] {
+    for word in ["AWS::S3::Bucket", "ml.g5.xlarge", "/", "models/", "s3:GetObject", "Seconds, as in (a; b)."] {
         assert_eq!(emit(&json!({"K": word})), format!("K: {word}\n"));
     }
     assert_eq!(emit(&json!({"on": 1})), "\"on\": 1\n");
@@ -80,10 +80,10 @@ fn what_yaml_readers_disagree_on_is_quoted() {
 #[test]
 fn functions_are_written_short() {
     let value = json!({
-        "A": {"Fn::If": ["P", {"Fn::Sub": ["${N}", {"N": {"Ref": "X"}}]}, {"Ref": "AWS::NoValue"}]},
+        "A": {"Fn::If": ["P", {"Fn::Sub": ["${V}", {"V": {"Ref": "X"}}]}, {"Ref": "AWS::NoValue"}]},
         "B": [{"Fn::GetAtt": ["X", "Arn"]}, [1, 2], {"C": [], "D": {}}]
     });
-    let expected = "A: !If\n  - P\n  - !Sub\n    - \"${N}\"\n    - N: !Ref X\n  - !Ref AWS::NoValue\n\
+    let expected = "A: !If\n  - P\n  - !Sub\n    - \"${V}\"\n    - V: !Ref X\n  - !Ref AWS::NoValue\n\
                     B:\n  - !GetAtt X.Arn\n  - - 1\n    - 2\n  - C: []\n    D: {}\n";
     assert_eq!(emit(&value), expected);
     assert_eq!(parse(expected).unwrap(), value);
