@@ -1,5 +1,5 @@
 //! The integration tests, one binary: the real program against the sandbox in this process.
 
-mod support;
-
+mod containers;
 mod deploy;
+mod support;
