@@ -19,22 +19,7 @@ const DIGEST: &str = "sha256:111111111111111111111111111111111111111111111111111
 /// Settings of a config file.
 fn settings(yaml: &str) -> Settings {
     let config: Config = serde_yaml::from_str(&format!("version: 1\napp: comfyui\n{yaml}")).unwrap();
-    Settings {
-        config,
-        root: "/app".into(),
-        environment: None,
-        region: "eu-west-1".into(),
-        profile: None,
-        sandbox: None,
-        yes: false,
-        timeout: std::time::Duration::from_secs(3600),
-        wait_lock: None,
-        keep_on_failure: false,
-        rehash: false,
-        force_build: false,
-        handler: None,
-        origins: Vec::new(),
-    }
+    Settings { region: "eu-west-1".into(), ..Settings::for_tests(config) }
 }
 
 fn artifacts(settings: &Settings) -> Artifacts {
