@@ -57,7 +57,7 @@ pub struct Config {
     pub workflows: String,
     /// Tags on every resource.
     #[serde(default)]
-    #[schemars(extend("propertyNames" = {"minLength": 1, "maxLength": 128, "pattern": r"^[\p{L}\p{Z}\p{N}_.:/=+@-]*$", "patternErrorMessage": "Allowed as a tag key: 1 to 128 letters, digits, spaces and _ . : / = + - @."}, "maxProperties" = 45))]
+    #[schemars(extend("propertyNames" = {"minLength": 1, "maxLength": 128, "pattern": "^[^!#$%&'()*,;<>?^`{|}~\\[\\]\\x00-\\x1f]*$", "patternErrorMessage": "Allowed as a tag key: 1 to 128 letters, digits, spaces and _ . : / = + - @."}, "maxProperties" = 45))]
     pub tags: BTreeMap<String, String>,
     /// Where artifacts are kept.
     #[serde(default)]

@@ -25,3 +25,6 @@ pub fn schema_text() -> String {
     text.push('\n');
     text
 }
+
+#[cfg(test)]
+mod tests;
