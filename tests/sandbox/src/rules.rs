@@ -15,6 +15,7 @@ pub struct Rule {
 /// All rows.
 pub fn all() -> Vec<Rule> {
     [
+        crate::cfn::RULES,
         crate::ecr::RULES,
         crate::iam::RULES,
         crate::lambda::RULES,
