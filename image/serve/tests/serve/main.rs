@@ -1,6 +1,7 @@
 //! The server in front of a stand-in that replays what ComfyUI 0.3.64 was recorded to say.
 
 mod fake;
+mod process;
 
 use std::io::Cursor;
 use std::net::SocketAddr;
