@@ -105,7 +105,12 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     if let Some(url) = &settings.sandbox {
         settings.sandbox = Some(sandbox::ensure(url, ui).await?);
     }
-    let connection = Connection { region: settings.region.clone(), profile: settings.profile.clone(), sandbox: settings.sandbox.clone(), verbose: cli.global.verbose > 1 };
+    let connection = Connection {
+        region: settings.region.clone(),
+        profile: settings.profile.clone(),
+        sandbox: settings.sandbox.clone(),
+        verbose: cli.global.verbose > 1,
+    };
     let cloud = aws::connect(&connection).await?;
     let reporter = ui.reporter();
     let context = Context { settings, cloud, ui, reporter, cancel, resume };
@@ -128,9 +133,12 @@ pub fn now() -> String {
 /// What surrounds the process: the only place that reads its environment for the settings.
 fn with_ambient<R>(decide: impl FnOnce(&Ambient<'_>) -> Result<R>) -> Result<R> {
     let env = |name: &str| std::env::var(name).ok();
-    let cwd = std::env::current_dir().map_err(|e| Error::failed("cannot tell the working directory").why(e.to_string()))?;
+    let cwd =
+        std::env::current_dir().map_err(|e| Error::failed("cannot tell the working directory").why(e.to_string()))?;
     let profile_region = |profile: &str| {
-        let file = std::env::var_os("AWS_CONFIG_FILE").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".aws/config")))?;
+        let file = std::env::var_os("AWS_CONFIG_FILE")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".aws/config")))?;
         settings::profile::region(&std::fs::read_to_string(file).ok()?, profile)
     };
     decide(&Ambient { env: &env, cwd: &cwd, profile_region: &profile_region })

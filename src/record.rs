@@ -131,7 +131,8 @@ mod tests {
     fn the_newest_record_counts_and_only_its_own_outcome_ends_it() {
         let none = newest("app", std::iter::empty());
         assert_eq!(none, Latest { n: 0, ended: true });
-        let keys = ["deployments/app/000001.json", "deployments/app/000001.outcome.json", "deployments/app/000002.json"];
+        let keys =
+            ["deployments/app/000001.json", "deployments/app/000001.outcome.json", "deployments/app/000002.json"];
         assert_eq!(newest("app", keys.into_iter()), Latest { n: 2, ended: false });
         let more = keys.into_iter().chain(["deployments/app/000002.outcome.json", "deployments/app/notes.txt"]);
         assert_eq!(newest("app", more), Latest { n: 2, ended: true });

@@ -55,11 +55,17 @@ pub async fn make(run: &Run<'_>, settings: &Settings, plan: &Plan, sources: Sour
 }
 
 /// The model artifact: (bytes sent, checksum, whether anything was sent).
-async fn model(run: &Run<'_>, settings: &Settings, plan: &Plan, tree: Option<Arc<ModelTree>>) -> Result<(u64, Option<String>, bool)> {
+async fn model(
+    run: &Run<'_>,
+    settings: &Settings,
+    plan: &Plan,
+    tree: Option<Arc<ModelTree>>,
+) -> Result<(u64, Option<String>, bool)> {
     let ModelPlan::Upload { id, key, .. } = &plan.model else { return Ok((0, None, false)) };
     let tree = tree.ok_or_else(|| lost("the model tree"))?;
     let metadata = Map::from([("comfy-deploy-id".to_owned(), id.clone())]);
-    let put = PutOptions { metadata, kms_key_arn: settings.config.storage.kms_key_arn.clone(), ..PutOptions::default() };
+    let put =
+        PutOptions { metadata, kms_key_arn: settings.config.storage.kms_key_arn.clone(), ..PutOptions::default() };
     let bucket = &plan.target.bucket;
     let objects = run.cloud.objects.clone();
     let uploaded = match settings.config.models.packaging {
@@ -80,7 +86,8 @@ async fn model(run: &Run<'_>, settings: &Settings, plan: &Plan, tree: Option<Arc
                 files.push(FileUpload { key: format!("{key}{}", file.path), source: Box::new(parts) });
             }
             let last = (manifest.manifest_key()?, bytes::Bytes::from(manifest.canonical()?));
-            transfer::upload_files(objects, bucket, files, (last.0.as_str(), last.1), &options, run.reporter.as_ref()).await?
+            transfer::upload_files(objects, bucket, files, (last.0.as_str(), last.1), &options, run.reporter.as_ref())
+                .await?
         }
     };
     let sent = if uploaded.already { 0 } else { uploaded.bytes };
@@ -88,7 +95,12 @@ async fn model(run: &Run<'_>, settings: &Settings, plan: &Plan, tree: Option<Arc
 }
 
 /// The image: (reference to deploy, whether a builder ran).
-async fn image(run: &Run<'_>, settings: &Settings, plan: &Plan, context: Option<crate::local::image::ImageContext>) -> Result<(Option<String>, bool)> {
+async fn image(
+    run: &Run<'_>,
+    settings: &Settings,
+    plan: &Plan,
+    context: Option<crate::local::image::ImageContext>,
+) -> Result<(Option<String>, bool)> {
     let repository = &plan.target.repository;
     let tag = match &plan.image {
         ImagePlan::Keep => return Ok((None, false)),
@@ -100,12 +112,26 @@ async fn image(run: &Run<'_>, settings: &Settings, plan: &Plan, context: Option<
     let runner = Processes;
     let tool = Builders::detect(settings.config.image.builder, &runner).await?;
     let found = run.cloud.images.repository(repository).await?.ok_or_else(|| {
-        Error::failed(format!("there is no ECR repository {repository}")).next("the foundation stack makes it: comfy-deploy up")
+        Error::failed(format!("there is no ECR repository {repository}"))
+            .next("the foundation stack makes it: comfy-deploy up")
     })?;
-    run.say(Event::Begin { task: Task::Image, label: format!("building the image with {}", tool.kind.name()), total: None });
+    run.say(Event::Begin {
+        task: Task::Image,
+        label: format!("building the image with {}", tool.kind.name()),
+        total: None,
+    });
     let reference = container::build_reference(&found.uri);
     let cancel = run.cancel.receiver();
-    container::build_and_push(&tool, &context, &reference, run.cloud.images.as_ref(), &runner, run.reporter.as_ref(), &cancel).await?;
+    container::build_and_push(
+        &tool,
+        &context,
+        &reference,
+        run.cloud.images.as_ref(),
+        &runner,
+        run.reporter.as_ref(),
+        &cancel,
+    )
+    .await?;
     let build_tag = reference.rsplit_once(':').map_or(reference.as_str(), |(_, t)| t);
     let digest = container::gate(run.cloud.images.as_ref(), repository, build_tag, tag).await?;
     run.say(Event::End { task: Task::Image, summary: format!("{repository}:{tag} pushed") });
@@ -116,7 +142,11 @@ async fn image(run: &Run<'_>, settings: &Settings, plan: &Plan, context: Option<
 async fn function(run: &Run<'_>, settings: &Settings, plan: &Plan, zip: Option<bytes::Bytes>) -> Result<bool> {
     let Some(wanted) = plan.function.as_ref().filter(|f| f.upload) else { return Ok(false) };
     let zip = zip.ok_or_else(|| lost("the function package"))?;
-    run.say(Event::Begin { task: Task::Function, label: "uploading the function".into(), total: Some(zip.len() as u64) });
+    run.say(Event::Begin {
+        task: Task::Function,
+        label: "uploading the function".into(),
+        total: Some(zip.len() as u64),
+    });
     let put = PutOptions {
         content_type: Some("application/zip".into()),
         if_absent: true,

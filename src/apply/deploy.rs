@@ -223,7 +223,13 @@ async fn restore(run: &Run<'_>, job: &Job<'_>, error: Error) -> Error {
         title: "service: as before".into(),
         body: before.body.clone(),
         parameters: before.stack.parameters.clone(),
-        tags: before.stack.tags.iter().filter(|(k, _)| !k.starts_with("aws:")).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        tags: before
+            .stack
+            .tags
+            .iter()
+            .filter(|(k, _)| !k.starts_with("aws:"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
         changes: Vec::new(),
     };
     match stack(run, &step, None, None).await {

@@ -11,7 +11,8 @@ use crate::error::{Error, Kind};
 /// The event that began the failure: the first failed one that was not merely cancelled with the rest.
 pub fn root_cause(events: &[StackEvent]) -> Option<&StackEvent> {
     let failed = |e: &&StackEvent| e.status.ends_with("_FAILED");
-    let cancelled = |e: &StackEvent| e.reason.as_deref().is_some_and(|r| r.contains("cancelled") || r.contains("canceled"));
+    let cancelled =
+        |e: &StackEvent| e.reason.as_deref().is_some_and(|r| r.contains("cancelled") || r.contains("canceled"));
     events.iter().filter(failed).find(|e| !cancelled(e)).or_else(|| events.iter().find(failed))
 }
 
@@ -24,7 +25,11 @@ pub fn line(event: &StackEvent) -> String {
 /// The error for a stack operation that ended badly.
 pub fn operation(run: &Run<'_>, stack: &str, ended: &Ended) -> Error {
     let rolled_back = ended.status.contains("ROLLBACK_COMPLETE");
-    let what = if rolled_back { format!("the stack {stack} failed and was rolled back ({})", ended.status) } else { format!("the stack {stack} failed ({})", ended.status) };
+    let what = if rolled_back {
+        format!("the stack {stack} failed and was rolled back ({})", ended.status)
+    } else {
+        format!("the stack {stack} failed ({})", ended.status)
+    };
     let cause = root_cause(&ended.events);
     let mut error = Error::new(kind(ended, rolled_back), what);
     match (cause, &ended.reason) {
@@ -58,8 +63,16 @@ pub fn deletion(run: &Run<'_>, stack: &str, ended: &Ended) -> Error {
 }
 
 fn kind(ended: &Ended, rolled_back: bool) -> Kind {
-    let reasons: String = ended.events.iter().filter_map(|e| e.reason.as_deref()).chain(ended.endpoint.iter().filter_map(|e| e.failure.as_deref())).collect();
-    if reasons.contains("ResourceLimitExceeded") || reasons.contains("InsufficientInstanceCapacity") || reasons.contains("service limit") {
+    let reasons: String = ended
+        .events
+        .iter()
+        .filter_map(|e| e.reason.as_deref())
+        .chain(ended.endpoint.iter().filter_map(|e| e.failure.as_deref()))
+        .collect();
+    if reasons.contains("ResourceLimitExceeded")
+        || reasons.contains("InsufficientInstanceCapacity")
+        || reasons.contains("service limit")
+    {
         Kind::Quota
     } else if rolled_back {
         Kind::RolledBack
@@ -79,7 +92,8 @@ fn advice(told: &str, run: &Run<'_>, stack: &str, ended: &Ended) -> String {
         return "ask for more of this instance type in Service Quotas (\"... for endpoint usage\"), or choose another endpoint.instance_type".into();
     }
     if told.contains("InsufficientInstanceCapacity") {
-        return "AWS has none of these instances free now: try later, or another endpoint.instance_type or region".into();
+        return "AWS has none of these instances free now: try later, or another endpoint.instance_type or region"
+            .into();
     }
     if run.keep_on_failure && ended.status.ends_with("_FAILED") {
         return format!(
@@ -103,12 +117,25 @@ mod tests {
     use super::*;
 
     fn event(id: &str, status: &str, reason: &str) -> StackEvent {
-        StackEvent { id: id.into(), at: 0, logical_id: id.into(), kind: "AWS::X::Y".into(), status: status.into(), reason: Some(reason.into()), physical_id: None, token: None }
+        StackEvent {
+            id: id.into(),
+            at: 0,
+            logical_id: id.into(),
+            kind: "AWS::X::Y".into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            physical_id: None,
+            token: None,
+        }
     }
 
     #[test]
     fn the_root_cause_is_the_first_failure_that_is_not_a_cancellation() {
-        let events = [event("A", "CREATE_FAILED", "Resource creation cancelled"), event("B", "CREATE_FAILED", "it broke"), event("C", "CREATE_FAILED", "later")];
+        let events = [
+            event("A", "CREATE_FAILED", "Resource creation cancelled"),
+            event("B", "CREATE_FAILED", "it broke"),
+            event("C", "CREATE_FAILED", "later"),
+        ];
         assert_eq!(root_cause(&events).map(|e| e.id.as_str()), Some("B"));
         assert_eq!(root_cause(&events[..1]).map(|e| e.id.as_str()), Some("A"));
         assert!(root_cause(&[event("D", "CREATE_COMPLETE", "")]).is_none());

@@ -50,8 +50,24 @@ const LOG_LINES: usize = 40;
 ///
 /// # Errors
 /// [`Kind::Interrupted`], the deadline, and lost credentials: the operation goes on in all three cases.
-pub async fn follow(run: &Run<'_>, stack: &str, seen: Option<String>, token: Option<&str>, watch: Option<Watch>) -> Result<Ended> {
-    let mut follower = Follower { run, stack, seen, token, watch, events: Vec::new(), endpoint: None, container: Vec::new(), failed: None };
+pub async fn follow(
+    run: &Run<'_>,
+    stack: &str,
+    seen: Option<String>,
+    token: Option<&str>,
+    watch: Option<Watch>,
+) -> Result<Ended> {
+    let mut follower = Follower {
+        run,
+        stack,
+        seen,
+        token,
+        watch,
+        events: Vec::new(),
+        endpoint: None,
+        container: Vec::new(),
+        failed: None,
+    };
     let mut pace = run.pace();
     loop {
         match follower.look().await {
@@ -124,7 +140,10 @@ impl Follower<'_, '_> {
         };
         let Some(last) = fresh.last() else { return Ok(false) };
         self.seen = Some(last.id.clone());
-        let ours: Vec<StackEvent> = fresh.into_iter().filter(|e| self.token.is_none() || e.token.is_none() || e.token.as_deref() == self.token).collect();
+        let ours: Vec<StackEvent> = fresh
+            .into_iter()
+            .filter(|e| self.token.is_none() || e.token.is_none() || e.token.as_deref() == self.token)
+            .collect();
         for event in &ours {
             self.run.say(Event::Resource {
                 stack: name_of(self.stack).to_owned(),
@@ -142,11 +161,17 @@ impl Follower<'_, '_> {
     async fn watch_endpoint(&mut self) -> bool {
         let Some(watch) = self.watch.clone() else { return false };
         let Ok(Some(endpoint)) = self.run.cloud.endpoints.endpoint(&watch.endpoint).await else { return false };
-        let moved = self.endpoint.as_ref().is_none_or(|old| old.status != endpoint.status || old.stage != endpoint.stage);
+        let moved =
+            self.endpoint.as_ref().is_none_or(|old| old.status != endpoint.status || old.stage != endpoint.stage);
         if moved {
-            self.run.say(Event::Endpoint { name: endpoint.name.clone(), status: endpoint.status.clone(), stage: endpoint.stage.clone() });
+            self.run.say(Event::Endpoint {
+                name: endpoint.name.clone(),
+                status: endpoint.status.clone(),
+                stage: endpoint.stage.clone(),
+            });
         }
-        let in_trouble = endpoint.failure.is_some() || matches!(endpoint.status.as_str(), "Failed" | "RollingBack" | "UpdateRollbackFailed");
+        let in_trouble = endpoint.failure.is_some()
+            || matches!(endpoint.status.as_str(), "Failed" | "RollingBack" | "UpdateRollbackFailed");
         if moved || in_trouble {
             self.read_container(&watch).await;
         }

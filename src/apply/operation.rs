@@ -1,7 +1,7 @@
 //! One stack operation: change set, guard, execution, and what is left if it must stop half-way.
 
 use super::follow::{Ended, Watch, follow};
-use super::{Pace, Run, pace};
+use super::{Run, pace};
 use crate::cloud::{Change, ChangeRequest, ChangeSetState};
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Step, StepKind};
@@ -87,14 +87,15 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
 /// # Errors
 /// The failure of the stack, told by [`super::failure`]; [`Kind::Interrupted`] while the operation goes on.
 pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared, watch: Option<Watch>) -> Result<Ended> {
-    let seen = run.cloud.stacks.events(&step.stack, None).await?.pop().map(|e| e.id);
+    let events = pace::patiently(run, async || run.cloud.stacks.events(&step.stack, None).await).await?;
+    let seen = events.into_iter().next_back().map(|e| e.id);
     run.cloud.stacks.execute(&step.stack, &prepared.change_set, &prepared.token, run.keep_on_failure).await?;
     follow(run, &step.stack, seen, Some(&prepared.token), watch).await
 }
 
 /// Waits until CloudFormation has computed a change set.
 async fn computed(run: &Run<'_>, stack: &str, change_set: &str) -> Result<ChangeSetState> {
-    let mut pace = Pace::new(run.sandbox, run.timeout);
+    let mut pace = run.pace();
     loop {
         match run.cloud.stacks.changes(stack, change_set).await {
             Ok(ChangeSetState::Pending) => {}
@@ -145,11 +146,15 @@ async fn remove_shell(run: &Run<'_>, name: &str) -> Result<()> {
 /// [`Kind::Refused`].
 pub fn guard(step: &Step, changes: &[Change]) -> Result<()> {
     let planned = |id: &str| step.changes.iter().find(|c| c.logical_id == id);
-    let surprises: Vec<String> = changes.iter().filter_map(|change| surprise(change, planned(&change.logical_id))).collect();
+    let surprises: Vec<String> =
+        changes.iter().filter_map(|change| surprise(change, planned(&change.logical_id))).collect();
     if surprises.is_empty() {
         return Ok(());
     }
-    let mut error = Error::new(Kind::Refused, format!("the change set of {} does more than the plan that was confirmed; nothing was changed", step.stack));
+    let mut error = Error::new(
+        Kind::Refused,
+        format!("the change set of {} does more than the plan that was confirmed; nothing was changed", step.stack),
+    );
     for line in surprises {
         error = error.why(line);
     }
@@ -177,23 +182,55 @@ mod tests {
     use crate::cloud::Map;
 
     fn step(changes: Vec<ResourceChange>) -> Step {
-        Step { stack: "app".into(), kind: StepKind::Update, title: "service".into(), body: String::new(), parameters: Map::new(), tags: Map::new(), changes }
+        Step {
+            stack: "app".into(),
+            kind: StepKind::Update,
+            title: "service".into(),
+            body: String::new(),
+            parameters: Map::new(),
+            tags: Map::new(),
+            changes,
+        }
     }
 
     fn planned(id: &str, action: Action) -> ResourceChange {
-        ResourceChange { logical_id: id.into(), kind: "AWS::X::Y".into(), action, properties: Vec::new(), retained: false }
+        ResourceChange {
+            logical_id: id.into(),
+            kind: "AWS::X::Y".into(),
+            action,
+            properties: Vec::new(),
+            retained: false,
+        }
     }
 
     fn change(id: &str, action: &str, replacement: &str) -> Change {
-        Change { logical_id: id.into(), kind: "AWS::X::Y".into(), action: action.into(), replacement: replacement.into(), physical_id: None }
+        Change {
+            logical_id: id.into(),
+            kind: "AWS::X::Y".into(),
+            action: action.into(),
+            replacement: replacement.into(),
+            physical_id: None,
+        }
     }
 
     #[test]
     fn what_was_confirmed_passes_and_nothing_else() {
-        let confirmed = step(vec![planned("A", Action::Replace), planned("B", Action::Modify), planned("C", Action::Remove)]);
-        let ok = [change("A", "Modify", "True"), change("B", "Modify", "Conditional"), change("C", "Remove", ""), change("D", "Modify", "False"), change("E", "Add", "")];
+        let confirmed =
+            step(vec![planned("A", Action::Replace), planned("B", Action::Modify), planned("C", Action::Remove)]);
+        let ok = [
+            change("A", "Modify", "True"),
+            change("B", "Modify", "Conditional"),
+            change("C", "Remove", ""),
+            change("D", "Modify", "False"),
+            change("E", "Add", ""),
+        ];
         assert!(guard(&confirmed, &ok).is_ok());
-        for bad in [change("B", "Modify", "True"), change("B", "Remove", ""), change("D", "Modify", "Conditional"), change("D", "Modify", "True")] {
+        for bad in [
+            change("B", "Modify", "True"),
+            change("B", "Remove", ""),
+            change("D", "Modify", "Conditional"),
+            change("D", "Modify", "True"),
+        ] {
             let refused = guard(&confirmed, &[bad]).expect_err("a surprise");
             assert_eq!(refused.kind(), Kind::Refused);
         }

@@ -60,7 +60,11 @@ impl Pace {
     /// From 2 s to 15 s on AWS, as CloudFormation tolerates from many runs at once; the sandbox is quick and alone.
     pub fn new(sandbox: bool, timeout: Duration) -> Self {
         let (first, most) = if sandbox { (50, 400) } else { (2000, 15_000) };
-        Pace { next: Duration::from_millis(first), most: Duration::from_millis(most), deadline: Instant::now() + timeout }
+        Pace {
+            next: Duration::from_millis(first),
+            most: Duration::from_millis(most),
+            deadline: Instant::now() + timeout,
+        }
     }
 
     /// Whether the deadline has passed.
@@ -88,6 +92,21 @@ impl Pace {
     }
 }
 
+/// Reads something during an operation, again and again while the failure is a passing one.
+///
+/// # Errors
+/// The last failure, once it is not passing or the deadline is over; [`Kind::Interrupted`].
+pub async fn patiently<T>(run: &super::Run<'_>, mut read: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let mut pace = run.pace();
+    loop {
+        match read().await {
+            Err(e) if passing(&e) && !pace.over() => tracing::debug!("asking again: {e}"),
+            done => return done,
+        }
+        pace.pause(&run.cancel).await?;
+    }
+}
+
 /// Whether a failed poll is worth another: throttled, a server's fault, or no answer at all.
 pub fn passing(error: &Error) -> bool {
     if matches!(error.kind(), Kind::Access | Kind::Usage | Kind::Interrupted) {
@@ -95,6 +114,11 @@ pub fn passing(error: &Error) -> bool {
     }
     match error.aws() {
         None => false,
-        Some(s) => s.code.contains("Throttl") || s.code.contains("RequestLimit") || s.code == "TooManyRequestsException" || s.status.is_none_or(|status| status >= 500),
+        Some(s) => {
+            s.code.contains("Throttl")
+                || s.code.contains("RequestLimit")
+                || s.code == "TooManyRequestsException"
+                || s.status.is_none_or(|status| status >= 500)
+        }
     }
 }

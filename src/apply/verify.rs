@@ -20,7 +20,10 @@ pub async fn endpoint(run: &Run<'_>, name: &str, config: &str, image: &str) -> R
         match run.cloud.endpoints.endpoint(name).await {
             Ok(Some(e)) if matches!(e.status.as_str(), "Creating" | "Updating" | "SystemUpdating" | "RollingBack") => {}
             Ok(Some(e)) => break e,
-            Ok(None) => return Err(Error::failed(format!("the endpoint {name} is gone although its stack is complete")).next("comfy-deploy up")),
+            Ok(None) => {
+                return Err(Error::failed(format!("the endpoint {name} is gone although its stack is complete"))
+                    .next("comfy-deploy up"));
+            }
             Err(e) if pace::passing(&e) => {}
             Err(e) => return Err(e),
         }
@@ -91,7 +94,8 @@ pub async fn clear(run: &Run<'_>, stack: &str, tags: &Map, live: &[&str]) -> Vec
             }
         };
         for name in names.into_iter().filter(|n| !live.contains(&n.as_str())) {
-            let deleted = if is_config { endpoints.delete_config(&name).await } else { endpoints.delete_model(&name).await };
+            let deleted =
+                if is_config { endpoints.delete_config(&name).await } else { endpoints.delete_model(&name).await };
             match deleted {
                 Ok(()) => gone.push(name),
                 Err(e) => run.say(Event::Warning(format!("{name} is not cleared away: {e}"))),

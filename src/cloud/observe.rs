@@ -48,7 +48,10 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
     let mut world = account.world;
     let bucket = stack::bucket_name(settings, &world.account);
     let adopted = settings.config.storage.bucket.is_some();
-    let ready = world.foundation.as_ref().is_some_and(|f| f.stack.status.ends_with("_COMPLETE") && !f.stack.status.starts_with("ROLLBACK"));
+    let ready = world
+        .foundation
+        .as_ref()
+        .is_some_and(|f| f.stack.status.ends_with("_COMPLETE") && !f.stack.status.starts_with("ROLLBACK"));
     if adopted || !ready {
         // Before the foundation makes it, or when it is the user's, the bucket must be looked at itself.
         world.bucket = Some(bucket_state(cloud, &bucket, adopted).await?);
@@ -75,7 +78,9 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
     };
     let image = async {
         match &local.image {
-            LocalImage::Context { tag } if ready => Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest)),
+            LocalImage::Context { tag } if ready => {
+                Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest))
+            }
             _ => Ok(None),
         }
     };
@@ -121,7 +126,8 @@ async fn deployed(cloud: &Cloud, name: &str) -> Result<Option<Deployed>> {
     let Some(stack) = cloud.stacks.stack(name).await? else { return Ok(None) };
     let body = match stack.status.as_str() {
         // An empty shell has no template worth comparing with.
-        "REVIEW_IN_PROGRESS" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "CREATE_FAILED" | "DELETE_FAILED" | "DELETE_IN_PROGRESS" => String::new(),
+        "REVIEW_IN_PROGRESS" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "CREATE_FAILED" | "DELETE_FAILED"
+        | "DELETE_IN_PROGRESS" => String::new(),
         _ => cloud.stacks.template(name).await?,
     };
     Ok(Some(Deployed { stack, body }))
@@ -137,8 +143,11 @@ async fn bucket_state(cloud: &Cloud, bucket: &str, adopted: bool) -> Result<Buck
                 .next("create it, or leave storage.bucket out and the foundation stack makes one"));
         }
         BucketState::Forbidden => {
-            return Err(Error::new(Kind::Access, format!("the bucket {bucket} belongs to somebody else, or may not be looked at"))
-                .next("choose another with storage.bucket, or another app name"));
+            return Err(Error::new(
+                Kind::Access,
+                format!("the bucket {bucket} belongs to somebody else, or may not be looked at"),
+            )
+            .next("choose another with storage.bucket, or another app name"));
         }
         BucketState::Elsewhere => {
             return Err(Error::usage(format!("the bucket {bucket} is in another region"))
@@ -155,9 +164,15 @@ async fn bucket_state(cloud: &Cloud, bucket: &str, adopted: bool) -> Result<Buck
 pub fn check_account(settings: &Settings, account: &str) -> Result<()> {
     match &settings.config.expected_account {
         Some(expected) if expected != account => {
-            let who = settings.profile.as_ref().map_or_else(|| "the credentials found".to_owned(), |p| format!("profile {p}"));
-            Err(Error::new(Kind::Access, format!("wrong account: {who} belong to {account}, the config expects {expected}"))
-                .next("choose other credentials with --profile, or correct expected_account"))
+            let who = settings
+                .profile
+                .as_ref()
+                .map_or_else(|| "the credentials found".to_owned(), |p| format!("profile {p}"));
+            Err(Error::new(
+                Kind::Access,
+                format!("wrong account: {who} belong to {account}, the config expects {expected}"),
+            )
+            .next("choose other credentials with --profile, or correct expected_account"))
         }
         _ => Ok(()),
     }

@@ -20,13 +20,19 @@ pub fn run(cli: &Cli, args: &ConfigArgs, ui: &Ui) -> Result<Done> {
             let settings = with_ambient(|ambient| settings::resolve(cli, ambient))?;
             let mut data = json!({"file": settings.file, "settings": settings.to_json()?});
             if *origin {
-                data["origins"] = settings.origins.iter().map(|(path, origin)| (path.clone(), json!(origin))).collect::<serde_json::Map<_, _>>().into();
+                data["origins"] = settings
+                    .origins
+                    .iter()
+                    .map(|(path, origin)| (path.clone(), json!(origin)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into();
             }
             Ok(Done::new(settings.show(*origin)?, data))
         }
         ConfigAction::Check => {
             let problems = with_ambient(|ambient| settings::config_problems(cli, ambient))?;
-            let warnings: Vec<String> = problems.iter().flat_map(|p| p.list.iter().map(|one| p.one_line(one))).collect();
+            let warnings: Vec<String> =
+                problems.iter().flat_map(|p| p.list.iter().map(|one| p.one_line(one))).collect();
             warnings.iter().for_each(|w| ui.warn(w));
             Ok(Done::new("", json!({"warnings": warnings})))
         }
@@ -47,7 +53,10 @@ pub fn check_schedule(settings: &settings::Settings, entry: &crate::config::Sche
         None => Ok(()),
         Some(p) => {
             let error = Error::usage(format!("the scaling schedule {} is not valid", entry.name)).why(p.what.clone());
-            Err(match p.help { Some(help) => error.next(help), None => error })
+            Err(match p.help {
+                Some(help) => error.next(help),
+                None => error,
+            })
         }
     }
 }

@@ -73,13 +73,18 @@ pub async fn run(context: &Context<'_>, args: &cli::Destroy) -> Result<Done> {
     for line in &kept {
         text.push_str(&format!("kept     {line}\n"));
     }
-    Ok(Done::new(text, json!({"account": caller.account, "region": settings.region, "stack": name, "changed": !removed.is_empty(), "removed": removed, "kept": kept})))
+    Ok(Done::new(
+        text,
+        json!({"account": caller.account, "region": settings.region, "stack": name, "changed": !removed.is_empty(), "removed": removed, "kept": kept}),
+    ))
 }
 
 fn confirm(context: &Context<'_>, args: &cli::Destroy, name: &str, account: &str) -> Result<()> {
     if args.confirm.is_none() {
         let region = &context.settings.region;
-        context.ui.talk(&format!("This deletes the endpoint and the function of {name} in account {account}, region {region}."));
+        context.ui.talk(&format!(
+            "This deletes the endpoint and the function of {name} in account {account}, region {region}."
+        ));
     }
     context.ui.confirm_name(name, args.confirm.as_deref(), "--confirm")
 }
@@ -91,8 +96,11 @@ async fn endpoint_gone(run: &apply::Run<'_>, name: &str) -> Result<()> {
         match run.cloud.endpoints.endpoint(name).await {
             Ok(None) => return Ok(()),
             Ok(Some(e)) if e.status != "Deleting" => {
-                return Err(Error::failed(format!("the endpoint {name} is still there ({}) although no stack holds it", e.status))
-                    .next(format!("look at it, then: aws sagemaker delete-endpoint --endpoint-name {name}")));
+                return Err(Error::failed(format!(
+                    "the endpoint {name} is still there ({}) although no stack holds it",
+                    e.status
+                ))
+                .next(format!("look at it, then: aws sagemaker delete-endpoint --endpoint-name {name}")));
             }
             Ok(Some(_)) => {}
             Err(e) if pace::passing(&e) => {}
@@ -107,7 +115,14 @@ async fn endpoint_gone(run: &apply::Run<'_>, name: &str) -> Result<()> {
 
 /// The foundation holds what took longest to make, and other environments may share it: kept unless asked, and even
 /// then the bucket and the repository themselves are retained.
-async fn foundation(context: &Context<'_>, run: &apply::Run<'_>, args: &cli::Destroy, account: &str, removed: &mut Vec<String>, kept: &mut Vec<String>) -> Result<()> {
+async fn foundation(
+    context: &Context<'_>,
+    run: &apply::Run<'_>,
+    args: &cli::Destroy,
+    account: &str,
+    removed: &mut Vec<String>,
+    kept: &mut Vec<String>,
+) -> Result<()> {
     let settings = &context.settings;
     let name = settings.foundation();
     let Some(found) = context.cloud.stacks.stack(&name).await? else { return Ok(()) };

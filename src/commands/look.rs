@@ -55,7 +55,8 @@ pub async fn look(context: &Context<'_>, wanted: Wanted) -> Result<Look> {
     let reporter = context.reporter.clone();
     let scan = tokio::task::spawn_blocking(move || scan(&settings, wanted, reporter.as_ref()));
     let account = observe::account(&context.settings, &context.cloud).await?;
-    let (local, sources) = scan.await.map_err(|e| crate::error::Error::failed(format!("reading local files broke off: {e}")))??;
+    let (local, sources) =
+        scan.await.map_err(|e| crate::error::Error::failed(format!("reading local files broke off: {e}")))??;
     let world = observe::content(&context.settings, &context.cloud, account, &local).await?;
     Ok(Look { local, world, sources })
 }
@@ -64,7 +65,11 @@ pub async fn look(context: &Context<'_>, wanted: Wanted) -> Result<Look> {
 ///
 /// # Errors
 /// [`Kind::Busy`] when it takes longer than that.
-pub async fn planned(context: &Context<'_>, wanted: Wanted, plan: impl Fn(&Settings, &Local, &World) -> Result<Plan>) -> Result<(Look, Plan)> {
+pub async fn planned(
+    context: &Context<'_>,
+    wanted: Wanted,
+    plan: impl Fn(&Settings, &Local, &World) -> Result<Plan>,
+) -> Result<(Look, Plan)> {
     let begun = Instant::now();
     let mut told = false;
     loop {

@@ -11,7 +11,13 @@ use crate::cloud::Stack;
 use crate::plan::{ModelPlan, Plan, World};
 
 /// Both forms.
-pub fn describe(context: &Context<'_>, plan: &Plan, world: &World, stack: Option<&Stack>, done: &Deployed) -> (String, Value) {
+pub fn describe(
+    context: &Context<'_>,
+    plan: &Plan,
+    world: &World,
+    stack: Option<&Stack>,
+    done: &Deployed,
+) -> (String, Value) {
     let t = &plan.target;
     let empty = crate::cloud::Map::new();
     let parameters = stack.map_or(&empty, |s| &s.parameters);
@@ -24,7 +30,9 @@ pub fn describe(context: &Context<'_>, plan: &Plan, world: &World, stack: Option
         None => (done.image.clone(), None),
     };
     let (id, key, bytes) = match &plan.model {
-        ModelPlan::Present { id, key, bytes } | ModelPlan::Upload { id, key, bytes, .. } => (Some(id.clone()), key.clone(), Some(*bytes)),
+        ModelPlan::Present { id, key, bytes } | ModelPlan::Upload { id, key, bytes, .. } => {
+            (Some(id.clone()), key.clone(), Some(*bytes))
+        }
         ModelPlan::External { key, .. } => (None, key.clone(), None),
         ModelPlan::Keep => (None, parameters.get("ModelDataS3Key").cloned().unwrap_or_default(), None),
     };
@@ -37,9 +45,20 @@ pub fn describe(context: &Context<'_>, plan: &Plan, world: &World, stack: Option
 
     let mut text = String::new();
     if let Some(e) = endpoint {
-        let _ = writeln!(text, "endpoint   {} {} on {} ({})", e.name, e.status, instance_type.as_deref().unwrap_or("?"), e.config);
+        let _ = writeln!(
+            text,
+            "endpoint   {} {} on {} ({})",
+            e.name,
+            e.status,
+            instance_type.as_deref().unwrap_or("?"),
+            e.config
+        );
     }
-    let _ = writeln!(text, "model      {version}, s3://{bucket}/{key}{}", bytes.map_or(String::new(), |b| format!(", {}", size(b))));
+    let _ = writeln!(
+        text,
+        "model      {version}, s3://{bucket}/{key}{}",
+        bytes.map_or(String::new(), |b| format!(", {}", size(b)))
+    );
     let _ = writeln!(text, "image      {}", done.image);
     match &url {
         Some(url) => {
@@ -85,4 +104,3 @@ fn tag(plan: &Plan) -> Option<String> {
         _ => None,
     }
 }
-

@@ -57,7 +57,8 @@ pub async fn ensure(url: &str, ui: &Ui) -> Result<String> {
 /// `http://127.0.0.1:4599` -> `127.0.0.1:4599`.
 fn loopback(url: &str) -> Result<String> {
     let refused = || {
-        Error::usage(format!("--sandbox takes a loopback address, not {url}")).next(format!("--sandbox, or --sandbox={DEFAULT_URL}"))
+        Error::usage(format!("--sandbox takes a loopback address, not {url}"))
+            .next(format!("--sandbox, or --sandbox={DEFAULT_URL}"))
     };
     let rest = url.strip_prefix("http://").ok_or_else(refused)?;
     let rest = rest.replace("localhost", "127.0.0.1");
@@ -88,7 +89,9 @@ fn state_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("COMFY_SANDBOX_STATE") {
         return dir.into();
     }
-    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
+    let base = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
     base.unwrap_or_else(std::env::temp_dir).join("comfy-sandbox")
 }
 
@@ -100,7 +103,13 @@ mod tests {
     fn only_loopback_is_accepted() {
         assert_eq!(loopback("http://127.0.0.1:4599").ok().as_deref(), Some("127.0.0.1:4599"));
         assert_eq!(loopback("http://localhost:80").ok().as_deref(), Some("127.0.0.1:80"));
-        for bad in ["https://127.0.0.1:1", "http://10.0.0.1:4599", "http://example.com:80", "127.0.0.1:4599", "http://0.0.0.0:4599"] {
+        for bad in [
+            "https://127.0.0.1:1",
+            "http://10.0.0.1:4599",
+            "http://example.com:80",
+            "127.0.0.1:4599",
+            "http://0.0.0.0:4599",
+        ] {
             assert!(loopback(bad).is_err(), "{bad}");
         }
     }

@@ -26,12 +26,19 @@ pub async fn run(context: &Context<'_>, args: &cli::Scale) -> Result<Done> {
         ScaleAction::Schedule(ScheduleAction::Ls) => return list(context).await,
         ScaleAction::Schedule(ScheduleAction::Rm { name }) => Scale::Remove(name.clone()),
         ScaleAction::Schedule(ScheduleAction::Add { name, when, timezone, min, max }) => {
-            let entry = ScheduleEntry { name: name.clone(), when: when.clone(), timezone: timezone.clone(), min: *min, max: *max };
+            let entry = ScheduleEntry {
+                name: name.clone(),
+                when: when.clone(),
+                timezone: timezone.clone(),
+                min: *min,
+                max: *max,
+            };
             super::config::check_schedule(&context.settings, &entry)?;
             Scale::Add(entry)
         }
     };
-    let (look, plan) = look::planned(context, Wanted::nothing(), |settings, _, world| plan::scale(settings, world, &what)).await?;
+    let (look, plan) =
+        look::planned(context, Wanted::nothing(), |settings, _, world| plan::scale(settings, world, &what)).await?;
     let mut done = up::carry_out(context, "scale", look, &plan).await?;
     if !plan.is_empty() {
         done.text.push_str("\nTo keep this at the next `up`, write it into comfy-deploy.yaml under autoscaling.\n");
@@ -43,7 +50,9 @@ pub async fn run(context: &Context<'_>, args: &cli::Scale) -> Result<Done> {
 async fn list(context: &Context<'_>) -> Result<Done> {
     let name = context.settings.stack();
     let Some(stack) = context.cloud.stacks.stack(&name).await? else {
-        return Err(Error::usage(format!("there is no stack {name} in {}", context.settings.region)).next("comfy-deploy up"));
+        return Err(
+            Error::usage(format!("there is no stack {name} in {}", context.settings.region)).next("comfy-deploy up")
+        );
     };
     let template = stack::parse(&context.cloud.stacks.template(&name).await?)?;
     let schedules = stack::edit::schedules(&template);
@@ -51,7 +60,14 @@ async fn list(context: &Context<'_>) -> Result<Done> {
     let mut text = String::new();
     for s in &schedules {
         let bound = |b: Option<u32>| b.map_or_else(|| "-".to_owned(), |b| b.to_string());
-        text.push_str(&format!("{}  {}  {}  min {}  max {}\n", s.name, s.when, s.timezone.as_deref().unwrap_or("UTC"), bound(s.min), bound(s.max)));
+        text.push_str(&format!(
+            "{}  {}  {}  min {}  max {}\n",
+            s.name,
+            s.when,
+            s.timezone.as_deref().unwrap_or("UTC"),
+            bound(s.min),
+            bound(s.max)
+        ));
     }
     if schedules.is_empty() {
         text.push_str("No scaling schedules.\n");

@@ -19,7 +19,9 @@ pub fn plan(plan: &Plan) -> String {
     match &plan.model {
         ModelPlan::Keep => {}
         ModelPlan::External { bucket, key } => row(&mut out, "model", &format!("as given: s3://{bucket}/{key}")),
-        ModelPlan::Present { bytes, key, .. } => row(&mut out, "model", &format!("unchanged, {} in {key}", size(*bytes))),
+        ModelPlan::Present { bytes, key, .. } => {
+            row(&mut out, "model", &format!("unchanged, {} in {key}", size(*bytes)))
+        }
         ModelPlan::Upload { bytes, files, key, .. } => {
             row(&mut out, "model", &format!("upload {} ({files} {}) to {key}", size(*bytes), plural(*files, "file")));
         }
@@ -33,7 +35,12 @@ pub fn plan(plan: &Plan) -> String {
         self::step(&mut out, step);
     }
     if let Some(g) = &plan.growth {
-        let _ = writeln!(out, "\nNeeds {} more {} while it runs.", g.instances, plural(g.instances.unsigned_abs() as usize, &format!("{} instance", g.instance_type)));
+        let _ = writeln!(
+            out,
+            "\nNeeds {} more {} while it runs.",
+            g.instances,
+            plural(g.instances.unsigned_abs() as usize, &format!("{} instance", g.instance_type))
+        );
     }
     for note in &plan.notes {
         let _ = writeln!(out, "\nNote: {note}");

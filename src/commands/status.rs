@@ -22,17 +22,27 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
     let service = world.service.as_ref().map(|s| &s.stack);
     let mut text = String::new();
     let _ = writeln!(text, "{name} in account {}, {}\n", world.account, settings.region);
-    for (label, stack_name, stack) in
-        [("foundation", settings.foundation(), world.foundation.as_ref().map(|f| &f.stack)), ("service", name.clone(), service)]
-    {
+    for (label, stack_name, stack) in [
+        ("foundation", settings.foundation(), world.foundation.as_ref().map(|f| &f.stack)),
+        ("service", name.clone(), service),
+    ] {
         let status = stack.map_or("not deployed", |s| s.status.as_str());
         let _ = writeln!(text, "  {label:<11} {stack_name}: {status}");
-        if let Some(reason) = stack.and_then(|s| s.reason.as_deref()).filter(|_| !status.ends_with("_COMPLETE") || status.contains("ROLLBACK")) {
+        if let Some(reason) = stack
+            .and_then(|s| s.reason.as_deref())
+            .filter(|_| !status.ends_with("_COMPLETE") || status.contains("ROLLBACK"))
+        {
             let _ = writeln!(text, "  {:<11} {reason}", "");
         }
     }
     if let Some(e) = &world.endpoint {
-        let _ = writeln!(text, "  {:<11} {}{}", "endpoint", e.status, e.stage.as_ref().map_or(String::new(), |s| format!(" ({s})")));
+        let _ = writeln!(
+            text,
+            "  {:<11} {}{}",
+            "endpoint",
+            e.status,
+            e.stage.as_ref().map_or(String::new(), |s| format!(" ({s})"))
+        );
         let _ = writeln!(text, "  {:<11} {}", "config", e.config);
         if let Some(failure) = &e.failure {
             let _ = writeln!(text, "  {:<11} {failure}", "reason");
@@ -40,7 +50,8 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
         for v in &e.variants {
             let instance_type = world.config.as_ref().and_then(|c| c.instance_type.clone()).unwrap_or_default();
             let count = |n: Option<i32>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
-            let _ = writeln!(text, "  {:<11} {} of {} on {instance_type}", "instances", count(v.current), count(v.desired));
+            let _ =
+                writeln!(text, "  {:<11} {} of {} on {instance_type}", "instances", count(v.current), count(v.desired));
             for (_, resolved) in &v.images {
                 let _ = writeln!(text, "  {:<11} {resolved}", "image");
             }
@@ -48,10 +59,26 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
     }
     match &world.scaling {
         Some(t) => {
-            let _ = writeln!(text, "  {:<11} {} to {} instances, {}", "autoscaling", t.min, t.max, if t.policies.is_empty() { "no policy".into() } else { t.policies.join(", ") });
+            let _ = writeln!(
+                text,
+                "  {:<11} {} to {} instances, {}",
+                "autoscaling",
+                t.min,
+                t.max,
+                if t.policies.is_empty() { "no policy".into() } else { t.policies.join(", ") }
+            );
             for s in &t.schedules {
                 let bound = |b: Option<i32>| b.map_or_else(|| "-".to_owned(), |b| b.to_string());
-                let _ = writeln!(text, "  {:<11} {} {} {}: min {}, max {}", "schedule", s.name, s.when, s.timezone.as_deref().unwrap_or("UTC"), bound(s.min), bound(s.max));
+                let _ = writeln!(
+                    text,
+                    "  {:<11} {} {} {}: min {}, max {}",
+                    "schedule",
+                    s.name,
+                    s.when,
+                    s.timezone.as_deref().unwrap_or("UTC"),
+                    bound(s.min),
+                    bound(s.max)
+                );
             }
         }
         None if world.endpoint.is_some() => {
@@ -74,13 +101,18 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
                 world.account,
                 function.as_deref().unwrap_or_default()
             ));
-            let _ = writeln!(text, "\nAn identity policy that lets a caller use the URL:\n{}", serde_json::to_string_pretty(&document).unwrap_or_default());
+            let _ = writeln!(
+                text,
+                "\nAn identity policy that lets a caller use the URL:\n{}",
+                serde_json::to_string_pretty(&document).unwrap_or_default()
+            );
             policy = Some(document);
         }
     }
     if world.last_record > 0 {
         let open = world.open_record.map_or("", |_| " (no outcome yet)");
-        let _ = writeln!(text, "\n  {} deployment records, the newest is {}{open}", world.last_record, world.last_record);
+        let _ =
+            writeln!(text, "\n  {} deployment records, the newest is {}{open}", world.last_record, world.last_record);
     }
     if let Some(note) = world.silent_rollback() {
         let _ = writeln!(text, "\nNote: {note}");

@@ -11,6 +11,9 @@ use crate::plan;
 /// # Errors
 /// As `up`.
 pub async fn run(context: &Context<'_>, _args: &cli::UpdateModel) -> Result<Done> {
-    let (look, plan) = look::planned(context, Wanted::model(), |settings, local, world| plan::update_model(settings, &local.model, world)).await?;
+    let (look, plan) = look::planned(context, Wanted::model(), |settings, local, world| {
+        plan::update_model(settings, &local.model, world)
+    })
+    .await?;
     up::carry_out(context, "update-model", look, &plan).await
 }

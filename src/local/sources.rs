@@ -31,8 +31,12 @@ pub struct Sources {
 pub fn model(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources) -> Result<LocalModel> {
     let config = &settings.config.models;
     if let Some(uri) = &config.uri {
-        let named = uri.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).filter(|(b, k)| !b.is_empty() && !k.is_empty());
-        let (bucket, key) = named.ok_or_else(|| Error::usage(format!("models.uri is {uri}")).why("it must be s3://bucket/key"))?;
+        let named = uri
+            .strip_prefix("s3://")
+            .and_then(|rest| rest.split_once('/'))
+            .filter(|(b, k)| !b.is_empty() && !k.is_empty());
+        let (bucket, key) =
+            named.ok_or_else(|| Error::usage(format!("models.uri is {uri}")).why("it must be s3://bucket/key"))?;
         return Ok(LocalModel::External { bucket: bucket.into(), key: key.into() });
     }
     let mut cache = DigestCache::load(&settings.root);
@@ -47,7 +51,12 @@ pub fn model(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources
         Packaging::Tar => Layout::new(&tree).total,
         Packaging::Uncompressed => tree.bytes(),
     };
-    let local = LocalModel::Tree { id: manifest.identity()?, key: manifest.key(config.packaging)?, bytes, files: tree.files.len() };
+    let local = LocalModel::Tree {
+        id: manifest.identity()?,
+        key: manifest.key(config.packaging)?,
+        bytes,
+        files: tree.files.len(),
+    };
     sources.model = Some(Arc::new(tree));
     Ok(local)
 }
@@ -81,13 +90,14 @@ pub fn function(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sour
     }
     let workflows = settings.root.join(&settings.config.workflows);
     let exe = std::env::current_exe().ok();
-    let handler = match function::find_handler(settings.handler.as_deref(), exe.as_deref(), function::checkout().as_deref())? {
-        Handler::Found(file) => file,
-        Handler::Build(checkout) => function::build_handler(&checkout, reporter)?,
-    };
+    let handler =
+        match function::find_handler(settings.handler.as_deref(), exe.as_deref(), function::checkout().as_deref())? {
+            Handler::Found(file) => file,
+            Handler::Build(checkout) => function::build_handler(&checkout, reporter)?,
+        };
     let package = function::package(&handler, &workflows, config.architecture)?;
-    let local = LocalFunction { key: package.key.clone(), bytes: package.zip.len() as u64, architecture: package.architecture };
+    let local =
+        LocalFunction { key: package.key.clone(), bytes: package.zip.len() as u64, architecture: package.architecture };
     sources.function = Some(package);
     Ok(Some(local))
 }
-

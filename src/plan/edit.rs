@@ -78,7 +78,11 @@ pub fn scale(settings: &Settings, world: &World, what: &Scale) -> Result<Plan> {
             if schedules.len() == before {
                 let known: Vec<String> = schedules.into_iter().map(|s| s.name).collect();
                 return Err(Error::usage(format!("there is no scaling schedule {name}"))
-                    .why(if known.is_empty() { "there are none".into() } else { format!("there are: {}", known.join(", ")) })
+                    .why(if known.is_empty() {
+                        "there are none".into()
+                    } else {
+                        format!("there are: {}", known.join(", "))
+                    })
                     .next("comfy-deploy scale schedule ls"));
             }
             stack::edit::set_schedules(&mut template, &schedules)?;
@@ -86,8 +90,11 @@ pub fn scale(settings: &Settings, world: &World, what: &Scale) -> Result<Plan> {
     }
     let plan = edited(settings, world, deployed, &template, parameters, "service: scaling")?;
     if let Some(other) = plan.changes().find(|c| !SCALING.contains(&c.logical_id.as_str())) {
-        return Err(Error::new(Kind::Refused, format!("this would also touch {} ({}); nothing was changed", other.logical_id, other.kind))
-            .next("comfy-deploy plan"));
+        return Err(Error::new(
+            Kind::Refused,
+            format!("this would also touch {} ({}); nothing was changed", other.logical_id, other.kind),
+        )
+        .next("comfy-deploy plan"));
     }
     Ok(plan)
 }
@@ -105,7 +112,10 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
         LocalModel::Keep => ModelPlan::Keep,
         LocalModel::External { bucket, key } => {
             parameters.insert("ModelDataS3Key".into(), key.clone());
-            parameters.insert("ModelDataBucket".into(), if *bucket == target.bucket { String::new() } else { bucket.clone() });
+            parameters.insert(
+                "ModelDataBucket".into(),
+                if *bucket == target.bucket { String::new() } else { bucket.clone() },
+            );
             ModelPlan::External { bucket: bucket.clone(), key: key.clone() }
         }
         LocalModel::Tree { id, key, bytes, files } => {
@@ -134,17 +144,28 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
 
 /// The deployed stack, at rest.
 fn settled<'w>(settings: &Settings, world: &'w World) -> Result<(&'w Deployed, Value)> {
-    let absent = || Error::usage(format!("there is no stack {} in {}", settings.stack(), settings.region)).next("comfy-deploy up");
+    let absent = || {
+        Error::usage(format!("there is no stack {} in {}", settings.stack(), settings.region)).next("comfy-deploy up")
+    };
     let deployed = world.service.as_ref().ok_or_else(absent)?;
     match readiness(&deployed.stack)? {
         Readiness::Update => Ok((deployed, stack::parse(&deployed.body)?)),
         Readiness::Busy => Err(busy(&deployed.stack.name, &deployed.stack.status)),
-        Readiness::Create | Readiness::Recreate => Err(absent().why(format!("its first creation did not finish ({})", deployed.stack.status))),
+        Readiness::Create | Readiness::Recreate => {
+            Err(absent().why(format!("its first creation did not finish ({})", deployed.stack.status)))
+        }
     }
 }
 
 /// A plan of one step on the deployed stack.
-fn edited(settings: &Settings, world: &World, deployed: &Deployed, template: &Value, parameters: Map, title: &str) -> Result<Plan> {
+fn edited(
+    settings: &Settings,
+    world: &World,
+    deployed: &Deployed,
+    template: &Value,
+    parameters: Map,
+    title: &str,
+) -> Result<Plan> {
     let target = target(settings, world);
     let pseudo = world.pseudo(&target.stack, &target.region);
     let original = stack::parse(&deployed.body)?;

@@ -18,17 +18,17 @@ pub struct Growth {
 /// as many instances as run now, for the live count is retained, or as configured when that is more.
 pub(super) fn growth(world: &World, steps: &[Step]) -> Option<Growth> {
     let step = steps.last()?;
-    let moves = step.changes.iter().any(|c| c.logical_id == "ComfyUIEndpointConfig" && matches!(c.action, Action::Add | Action::Replace));
+    let moves = step
+        .changes
+        .iter()
+        .any(|c| c.logical_id == "ComfyUIEndpointConfig" && matches!(c.action, Action::Add | Action::Replace));
     if !moves || step.kind == StepKind::Attach {
         return None;
     }
     let configured: i64 = step.parameters.get("InitialInstanceCount").and_then(|n| n.parse().ok()).unwrap_or(1);
-    let live = world
-        .endpoint
-        .iter()
-        .flat_map(|e| &e.variants)
-        .filter_map(|v| v.current)
-        .map(i64::from)
-        .sum::<i64>();
-    Some(Growth { instance_type: step.parameters.get("SageMakerInstanceType")?.clone(), instances: configured.max(live) })
+    let live = world.endpoint.iter().flat_map(|e| &e.variants).filter_map(|v| v.current).map(i64::from).sum::<i64>();
+    Some(Growth {
+        instance_type: step.parameters.get("SageMakerInstanceType")?.clone(),
+        instances: configured.max(live),
+    })
 }

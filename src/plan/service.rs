@@ -123,7 +123,13 @@ pub(super) fn steps(
             None => false,
         };
         let kind = if recreate { StepKind::Recreate } else { StepKind::Create };
-        return Ok(vec![step(kind, rendered.body, parameters, stack::diff(None, &new), "service: endpoint and function")]);
+        return Ok(vec![step(
+            kind,
+            rendered.body,
+            parameters,
+            stack::diff(None, &new),
+            "service: endpoint and function",
+        )]);
     };
 
     let current = &deployed.stack.parameters;
@@ -149,9 +155,21 @@ pub(super) fn steps(
         return Ok(vec![
             Step {
                 tags: user_tags(&deployed.stack.tags),
-                ..step(StepKind::Update, deployed.body.clone(), off, stack::diff(Some(&old), &without), "service: autoscaling off for the change of instance type")
+                ..step(
+                    StepKind::Update,
+                    deployed.body.clone(),
+                    off,
+                    stack::diff(Some(&old), &without),
+                    "service: autoscaling off for the change of instance type",
+                )
             },
-            step(StepKind::Update, rendered.body, parameters, stack::diff(Some(&without), &new), "service: new instance type"),
+            step(
+                StepKind::Update,
+                rendered.body,
+                parameters,
+                stack::diff(Some(&without), &new),
+                "service: new instance type",
+            ),
         ]);
     }
     Ok(vec![step(StepKind::Update, rendered.body, parameters, changes, "service: endpoint and function")])
@@ -166,12 +184,17 @@ pub(super) fn user_tags(tags: &Map) -> Map {
 fn artifacts(settings: &Settings, local: &Local, target: &Target, world: &World, image: &str) -> Result<Artifacts> {
     let current = world.service.as_ref().map(|s| &s.stack.parameters);
     let model = match &local.model {
-        LocalModel::Tree { key, .. } => ModelData { bucket: target.bucket.clone(), key: key.clone(), packaging: settings.config.models.packaging },
-        LocalModel::External { bucket, key } => ModelData { bucket: bucket.clone(), key: key.clone(), packaging: settings.config.models.packaging },
+        LocalModel::Tree { key, .. } => {
+            ModelData { bucket: target.bucket.clone(), key: key.clone(), packaging: settings.config.models.packaging }
+        }
+        LocalModel::External { bucket, key } => {
+            ModelData { bucket: bucket.clone(), key: key.clone(), packaging: settings.config.models.packaging }
+        }
         LocalModel::Keep => ModelData {
             bucket: target.bucket.clone(),
             key: current.and_then(|p| p.get("ModelDataS3Key").cloned()).ok_or_else(|| {
-                Error::usage(format!("the stack {} does not exist, so there is no model to keep", target.stack)).next("comfy-deploy up")
+                Error::usage(format!("the stack {} does not exist, so there is no model to keep", target.stack))
+                    .next("comfy-deploy up")
             })?,
             packaging: settings.config.models.packaging,
         },
@@ -190,7 +213,9 @@ fn artifacts(settings: &Settings, local: &Local, target: &Target, world: &World,
 /// `host/repo@digest` -> (`host`, `repo@digest`); the host is empty when there is none.
 fn split_registry(uri: &str) -> (String, String) {
     match uri.split_once('/') {
-        Some((host, rest)) if host.contains('.') || host.contains(':') || host == "localhost" => (host.into(), rest.into()),
+        Some((host, rest)) if host.contains('.') || host.contains(':') || host == "localhost" => {
+            (host.into(), rest.into())
+        }
         _ => (String::new(), uri.into()),
     }
 }

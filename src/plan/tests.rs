@@ -14,9 +14,18 @@ fn settings(more: &str) -> Settings {
 
 fn local() -> Local {
     Local {
-        model: LocalModel::Tree { id: "f".repeat(64), key: "models/ffffffffffffffffffffffff/model.tar.gz".into(), bytes: 1000, files: 1 },
+        model: LocalModel::Tree {
+            id: "f".repeat(64),
+            key: "models/ffffffffffffffffffffffff/model.tar.gz".into(),
+            bytes: 1000,
+            files: 1,
+        },
         image: LocalImage::Context { tag: "c-1".into() },
-        function: Some(LocalFunction { key: "functions/a/function.zip".into(), bytes: 10, architecture: Architecture::X86_64 }),
+        function: Some(LocalFunction {
+            key: "functions/a/function.zip".into(),
+            bytes: 10,
+            architecture: Architecture::X86_64,
+        }),
     }
 }
 
@@ -59,8 +68,14 @@ fn deployed(settings: &Settings, local: &Local) -> World {
     let service = plan.service.last().expect("a service").clone();
     let config = format!("comfy-{}", service.parameters["ModelVersion"]);
     World {
-        foundation: Some(Deployed { stack: stack_of(&foundation.stack, foundation.parameters, foundation.tags), body: foundation.body }),
-        service: Some(Deployed { stack: stack_of(&service.stack, service.parameters, service.tags), body: service.body }),
+        foundation: Some(Deployed {
+            stack: stack_of(&foundation.stack, foundation.parameters, foundation.tags),
+            body: foundation.body,
+        }),
+        service: Some(Deployed {
+            stack: stack_of(&service.stack, service.parameters, service.tags),
+            body: service.body,
+        }),
         model_present: true,
         function_present: true,
         last_record: 1,
@@ -70,7 +85,12 @@ fn deployed(settings: &Settings, local: &Local) -> World {
             status: "InService".into(),
             config,
             failure: None,
-            variants: vec![Variant { name: "AllTraffic".into(), current: Some(2), desired: Some(2), images: Vec::new() }],
+            variants: vec![Variant {
+                name: "AllTraffic".into(),
+                current: Some(2),
+                desired: Some(2),
+                images: Vec::new(),
+            }],
             stage: None,
         }),
         ..before
@@ -110,7 +130,12 @@ fn a_new_model_replaces_model_and_config_and_needs_a_second_fleet() {
     let mut world = deployed(&settings, &local());
     world.model_present = false;
     let mut changed = local();
-    changed.model = LocalModel::Tree { id: "e".repeat(64), key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(), bytes: 1000, files: 1 };
+    changed.model = LocalModel::Tree {
+        id: "e".repeat(64),
+        key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(),
+        bytes: 1000,
+        files: 1,
+    };
     let plan = up(&settings, &changed, &world).expect("a plan");
     let all = actions(&plan);
     assert!(all.contains(&("ComfyUIModel", Action::Replace)), "{all:?}");
@@ -172,7 +197,11 @@ fn a_running_operation_is_followed_if_it_is_ours_and_waited_for_if_not() {
 #[test]
 fn failed_first_creations_are_made_again_and_shells_reused() {
     let settings = settings("");
-    for (status, kind) in [("ROLLBACK_COMPLETE", StepKind::Recreate), ("REVIEW_IN_PROGRESS", StepKind::Create), ("CREATE_FAILED", StepKind::Recreate)] {
+    for (status, kind) in [
+        ("ROLLBACK_COMPLETE", StepKind::Recreate),
+        ("REVIEW_IN_PROGRESS", StepKind::Create),
+        ("CREATE_FAILED", StepKind::Recreate),
+    ] {
         let mut world = deployed(&settings, &local());
         if let Some(s) = &mut world.service {
             s.stack.status = status.into();
@@ -210,14 +239,27 @@ fn scale_touches_the_target_and_the_policy_only() {
     let world = deployed(&on, &local());
     let plan = scale(&on, &world, &Scale::Set { min: None, max: Some(4) }).expect("a plan");
     assert_eq!(plan.service[0].parameters["MaxCapacity"], "4");
-    assert!(actions(&plan).iter().all(|(id, a)| *id == "ComfyUIScalableTarget" && *a == Action::Modify), "{:?}", actions(&plan));
+    assert!(
+        actions(&plan).iter().all(|(id, a)| *id == "ComfyUIScalableTarget" && *a == Action::Modify),
+        "{:?}",
+        actions(&plan)
+    );
     assert!(scale(&on, &world, &Scale::Set { min: Some(9), max: None }).is_err(), "min over max");
 
     let plan = scale(&on, &world, &Scale::Off).expect("a plan");
     assert!(actions(&plan).iter().all(|(_, a)| *a == Action::Remove));
 
-    let night = ScheduleEntry { name: "night".into(), when: "cron(0 20 * * ? *)".into(), timezone: None, min: None, max: Some(1) };
-    assert_eq!(scale(&off, &deployed(&off, &local()), &Scale::Add(night.clone())).expect_err("off").kind(), Kind::Usage);
+    let night = ScheduleEntry {
+        name: "night".into(),
+        when: "cron(0 20 * * ? *)".into(),
+        timezone: None,
+        min: None,
+        max: Some(1),
+    };
+    assert_eq!(
+        scale(&off, &deployed(&off, &local()), &Scale::Add(night.clone())).expect_err("off").kind(),
+        Kind::Usage
+    );
     let plan = scale(&on, &world, &Scale::Add(night.clone())).expect("a plan");
     assert_eq!(actions(&plan), [("ComfyUIScalableTarget", Action::Modify)]);
     assert!(plan.service[0].body.contains("night"));
@@ -236,10 +278,18 @@ fn update_model_moves_the_model_and_nothing_else() {
     let world = deployed(&before, &local());
     // The file says something else about the function by now; that must not go along.
     let after = settings("lambda: {memory: 1024}\nmodels: {version: v2}");
-    let model = LocalModel::Tree { id: "e".repeat(64), key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(), bytes: 1000, files: 1 };
+    let model = LocalModel::Tree {
+        id: "e".repeat(64),
+        key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(),
+        bytes: 1000,
+        files: 1,
+    };
     let plan = update_model(&after, &model, &world).expect("a plan");
     let all = actions(&plan);
-    assert!(all.contains(&("ComfyUIModel", Action::Replace)) && all.contains(&("ComfyUIEndpoint", Action::Modify)), "{all:?}");
+    assert!(
+        all.contains(&("ComfyUIModel", Action::Replace)) && all.contains(&("ComfyUIEndpoint", Action::Modify)),
+        "{all:?}"
+    );
     assert!(!all.iter().any(|(id, _)| id.starts_with("ComfyUIFunction")), "{all:?}");
     assert!(plan.service[0].parameters["ModelVersion"].starts_with("v2-"));
     let LocalModel::Tree { .. } = local().model else { unreachable!() };

@@ -88,14 +88,33 @@ fn scale_goes_through_the_stack_and_back() {
     let sandbox = Sandbox::new();
     let app = App::with_image(&sandbox, "");
     app.run(&["up", "--yes"]).exits(0);
-    let target = || sandbox.call("application-autoscaling", "DescribeScalableTargets", json!({"ServiceNamespace": "sagemaker"})).unwrap();
+    let target = || {
+        sandbox
+            .call("application-autoscaling", "DescribeScalableTargets", json!({"ServiceNamespace": "sagemaker"}))
+            .unwrap()
+    };
     app.run(&["scale", "schedule", "add", "night", "--when", "cron(0 20 * * ? *)", "--max", "1", "--yes"]).exits(2);
     app.run(&["scale", "set", "--min", "1", "--max", "4", "--yes"]).exits(0);
     assert_eq!(target()["ScalableTargets"][0]["MaxCapacity"], 4);
-    app.run(&["scale", "schedule", "add", "night", "--when", "cron(0 20 * * ? *)", "--timezone", "Europe/Berlin", "--max", "1", "--yes"]).exits(0);
+    app.run(&[
+        "scale",
+        "schedule",
+        "add",
+        "night",
+        "--when",
+        "cron(0 20 * * ? *)",
+        "--timezone",
+        "Europe/Berlin",
+        "--max",
+        "1",
+        "--yes",
+    ])
+    .exits(0);
     let listed = app.run(&["scale", "schedule", "ls", "--output", "json"]).exits(0).data();
     assert_eq!(listed["schedules"][0]["name"], "night");
-    let actions = sandbox.call("application-autoscaling", "DescribeScheduledActions", json!({"ServiceNamespace": "sagemaker"})).unwrap();
+    let actions = sandbox
+        .call("application-autoscaling", "DescribeScheduledActions", json!({"ServiceNamespace": "sagemaker"}))
+        .unwrap();
     assert_eq!(actions["ScheduledActions"][0]["Timezone"], "Europe/Berlin");
     app.run(&["scale", "schedule", "rm", "nothing", "--yes"]).exits(2);
     app.run(&["scale", "schedule", "rm", "night", "--yes"]).exits(0);
@@ -113,7 +132,9 @@ fn another_instance_type_under_autoscaling_takes_two_updates_and_keeps_the_sched
     app.run(&["up", "--yes"]).exits(0);
     let changed = app.run(&["up", "--yes", "--instance-type", "ml.g6.xlarge", "--output", "json"]).exits(0).data();
     assert_eq!(changed["endpoint"]["instance_type"], "ml.g6.xlarge");
-    let actions = sandbox.call("application-autoscaling", "DescribeScheduledActions", json!({"ServiceNamespace": "sagemaker"})).unwrap();
+    let actions = sandbox
+        .call("application-autoscaling", "DescribeScheduledActions", json!({"ServiceNamespace": "sagemaker"}))
+        .unwrap();
     assert_eq!(actions["ScheduledActions"][0]["ScheduledActionName"], "night");
 }
 
@@ -190,7 +211,9 @@ fn a_throttled_poll_and_a_failed_resource_are_told_apart() {
         {"kind": "throttle", "service": "cloudformation", "operation": "DescribeChangeSet", "times": 3},
     ]));
     app.run(&["up", "--yes"]).exits(0);
-    sandbox.break_things(json!([{"kind": "resource_fails", "logical_id": "ComfyUIEndpointConfig", "message": "made to fail"}]));
+    sandbox.break_things(
+        json!([{"kind": "resource_fails", "logical_id": "ComfyUIEndpointConfig", "message": "made to fail"}]),
+    );
     app.write("models/more.safetensors", "more");
     let failed = app.run(&["up", "--yes"]).exits(4);
     assert!(failed.stderr.contains("ComfyUIEndpointConfig (AWS::SageMaker::EndpointConfig): "), "{}", failed.stderr);
@@ -223,7 +246,12 @@ fn another_operation_on_the_stack_is_exit_6_and_wait_lock_waits_for_it() {
     let app = App::with_image(&sandbox, "");
     app.run(&["up", "--yes"]).exits(0);
     app.write("models/more.safetensors", "more");
-    let mut running = app.command(&["up", "--yes"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut running = app
+        .command(&["up", "--yes"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let busy = || stack(&sandbox, "comfy").unwrap()["StackStatus"] == "UPDATE_IN_PROGRESS";
     while !busy() {
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -239,7 +267,12 @@ fn another_operation_on_the_stack_is_exit_6_and_wait_lock_waits_for_it() {
 fn killed_while_the_stack_is_made_the_same_command_follows_it_to_the_end() {
     let sandbox = Sandbox::with_time_scale(0.01);
     let app = App::with_image(&sandbox, "");
-    let mut running = app.command(&["up", "--yes"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut running = app
+        .command(&["up", "--yes"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     while !stack(&sandbox, "comfy").is_some_and(|s| s["StackStatus"] == "CREATE_IN_PROGRESS") {
         std::thread::sleep(std::time::Duration::from_millis(10));
         assert!(running.try_wait().unwrap().is_none(), "it ended before the stack was begun");

@@ -61,7 +61,8 @@ impl Sandbox {
             request_id: "test".into(),
             now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64,
         };
-        comfy_sandbox::world::call(&mut world, &ctx, service, operation, &input).map_err(|e| format!("{}: {}", e.code, e.message))
+        comfy_sandbox::world::call(&mut world, &ctx, service, operation, &input)
+            .map_err(|e| format!("{}: {}", e.code, e.message))
     }
 
     pub fn http(&self) -> reqwest::blocking::Client {
@@ -82,19 +83,35 @@ impl Sandbox {
             let place = answer.headers()["location"].to_str().unwrap().to_owned();
             let place = if place.starts_with('/') { format!("{}{place}", self.url) } else { place };
             let join = if place.contains('?') { '&' } else { '?' };
-            let put = self.authorized(self.http().put(format!("{place}{join}digest={}", sha(blob)))).body(blob.clone()).send().unwrap();
+            let put = self
+                .authorized(self.http().put(format!("{place}{join}digest={}", sha(blob))))
+                .body(blob.clone())
+                .send()
+                .unwrap();
             assert_eq!(put.status(), 201, "{:?}", put.text());
         }
         let (manifest_type, config_type, layer_type) = if oci {
-            ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip")
+            (
+                "application/vnd.oci.image.manifest.v1+json",
+                "application/vnd.oci.image.config.v1+json",
+                "application/vnd.oci.image.layer.v1.tar+gzip",
+            )
         } else {
-            ("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.container.image.v1+json", "application/vnd.docker.image.rootfs.diff.tar.gzip")
+            (
+                "application/vnd.docker.distribution.manifest.v2+json",
+                "application/vnd.docker.container.image.v1+json",
+                "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            )
         };
         let manifest = json!({"schemaVersion": 2, "mediaType": manifest_type,
             "config": {"mediaType": config_type, "size": config.len(), "digest": sha(&config)},
             "layers": [{"mediaType": layer_type, "size": layer.len(), "digest": sha(&layer)}]})
         .to_string();
-        let put = self.http().put(format!("{}/v2/{repository}/manifests/{tag}", self.url)).header("content-type", manifest_type).body(manifest.clone());
+        let put = self
+            .http()
+            .put(format!("{}/v2/{repository}/manifests/{tag}", self.url))
+            .header("content-type", manifest_type)
+            .body(manifest.clone());
         let put = self.authorized(put).send().unwrap();
         assert_eq!(put.status(), 201, "{:?}", put.text());
         sha(manifest.as_bytes())
@@ -231,6 +248,7 @@ pub fn run(mut command: Command) -> Ran {
 
 /// The Python of the tests' own environment, made by `tests/run`.
 pub fn python() -> PathBuf {
-    let venv = std::env::var_os("COMFY_DEPLOY_TEST_VENV").expect("run the tests by tests/run, which makes the Python environment");
+    let venv = std::env::var_os("COMFY_DEPLOY_TEST_VENV")
+        .expect("run the tests by tests/run, which makes the Python environment");
     Path::new(&venv).join("bin/python")
 }
