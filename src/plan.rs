@@ -111,6 +111,8 @@ pub struct Plan {
     pub function: Option<FunctionPlan>,
     /// The service stack, as far as it is known now.
     pub service: Vec<Step>,
+    /// Stacks whose termination protection is switched on or off.
+    pub protection: Vec<Protection>,
     /// More instances than now, for the quota check.
     pub growth: Option<Growth>,
     /// What the user should know before saying yes.
@@ -134,6 +136,15 @@ pub struct Target {
     pub repository: String,
     /// Number of the next deployment record.
     pub record: u32,
+}
+
+/// A change of termination protection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Protection {
+    /// Stack name.
+    pub stack: String,
+    /// On or off.
+    pub on: bool,
 }
 
 /// What happens to the image.
@@ -215,6 +226,7 @@ impl Plan {
             && !matches!(self.model, ModelPlan::Upload { .. })
             && !self.function.as_ref().is_some_and(|f| f.upload)
             && self.service.is_empty()
+            && self.protection.is_empty()
     }
 
     /// Every change of every step, in order.
@@ -276,7 +288,8 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
         notes.push(note);
     }
     let growth = growth::growth(world, &service);
-    Ok(Plan { target, foundation, image, model, function, service, growth, notes })
+    let protection = protection(settings, world, &target);
+    Ok(Plan { target, foundation, image, model, function, service, protection, growth, notes })
 }
 
 /// Where the plan applies, from settings and world.
@@ -337,6 +350,21 @@ fn foundation(settings: &Settings, world: &World, target: &Target) -> Result<Opt
             Ok((!changes.is_empty()).then(|| step(StepKind::Update, changes)))
         }
     }
+}
+
+/// The service stack follows the config. The foundation may hold another environment's artifacts, so it is only ever
+/// switched on here.
+fn protection(settings: &Settings, world: &World, target: &Target) -> Vec<Protection> {
+    let on = settings.config.protect;
+    let is = |deployed: &Option<Deployed>| deployed.as_ref().is_some_and(|d| d.stack.protected);
+    let mut changes = Vec::new();
+    if is(&world.service) != on {
+        changes.push(Protection { stack: target.stack.clone(), on });
+    }
+    if on && !is(&world.foundation) {
+        changes.push(Protection { stack: target.foundation.clone(), on });
+    }
+    changes
 }
 
 /// The error for a stack that somebody else is changing.

@@ -83,6 +83,10 @@ pub async fn deploy(run: &Run<'_>, mut job: Job<'_>) -> Result<Deployed> {
     };
     let before = Instant::now();
     service(run, &job, &steps, &mut done).await?;
+    for change in &job.plan.protection {
+        run.cloud.stacks.protect(&change.stack, change.on).await?;
+        done.changed = true;
+    }
     done.durations.insert("service", before.elapsed().as_secs_f64());
     done.durations.insert("total", begun.elapsed().as_secs_f64());
     Ok(done)

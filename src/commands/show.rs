@@ -34,6 +34,9 @@ pub fn plan(plan: &Plan) -> String {
         out.push('\n');
         self::step(&mut out, step);
     }
+    for p in &plan.protection {
+        let _ = writeln!(out, "\n  stack {}: termination protection {}", p.stack, if p.on { "on" } else { "off" });
+    }
     if let Some(g) = &plan.growth {
         let _ = writeln!(
             out,

@@ -190,6 +190,7 @@ fn edited(
         model: ModelPlan::Keep,
         function: None,
         service,
+        protection: Vec::new(),
         growth: None,
         notes: world.silent_rollback().into_iter().collect(),
     })

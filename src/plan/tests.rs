@@ -220,6 +220,15 @@ fn failed_first_creations_are_made_again_and_shells_reused() {
 }
 
 #[test]
+fn protection_is_a_change_of_its_own() {
+    let before = settings("");
+    let world = deployed(&before, &local());
+    let plan = up(&settings("protect: true"), &local(), &world).expect("a plan");
+    assert!(plan.service.is_empty() && !plan.is_empty());
+    assert_eq!(plan.protection.len(), 2);
+}
+
+#[test]
 fn new_tags_touch_what_can_carry_them() {
     let before = settings("");
     let world = deployed(&before, &local());
