@@ -1,5 +1,9 @@
 //! The integration tests, one binary: the real program against the sandbox in this process.
 
+mod bad_input;
+mod builder;
 mod containers;
 mod deploy;
+mod interrupted;
+mod probe;
 mod support;
