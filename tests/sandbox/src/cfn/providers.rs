@@ -77,7 +77,7 @@ impl From<ApiError> for Failure {
         } else {
             "InvalidRequest"
         };
-        Failure::Handler { message: format!("{} (Status Code: {})", error.message, error.status), code: handler }
+        Failure::Handler { message: error.message, code: handler }
     }
 }
 
@@ -340,7 +340,30 @@ fn call(world: &mut World, ctx: &Ctx, service: &str, operation: &str, input: Val
     if let Some(answer) = super::tests::services::answer(ctx, service, operation, &input) {
         return answer;
     }
-    crate::world::call(world, ctx, service, operation, &input)
+    crate::world::call(world, ctx, service, operation, &input).map_err(|error| {
+        // As the handlers, which are written on the Java SDK, show it.
+        let told = format!(
+            "{} (Service: {}, Status Code: {}, Request ID: {})",
+            error.message,
+            sdk_name(service),
+            error.status,
+            uuid::Uuid::new_v4()
+        );
+        ApiError { message: told, ..error }
+    })
+}
+
+fn sdk_name(service: &str) -> &str {
+    match service {
+        "application-autoscaling" => "ApplicationAutoScaling",
+        "ecr" => "Ecr",
+        "iam" => "Iam",
+        "lambda" => "Lambda",
+        "logs" => "CloudWatchLogs",
+        "s3" => "S3",
+        "sagemaker" => "SageMaker",
+        other => other,
+    }
 }
 
 /// The members of the properties that are in the list, as they are.

@@ -47,7 +47,7 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Resul
     }
     let asked =
         ["EndpointConfigName", "DeploymentConfig", "RetainAllVariantProperties", "ExcludeRetainedVariantProperties"];
-    if change.job.kind != "AWS::SageMaker::Endpoint" || !moves(world, ctx, change, &asked)? {
+    if change.job.kind != "AWS::SageMaker::Endpoint" || !change.any_differs(&asked) {
         return Ok(());
     }
     let mut input = super::pick(change.job.properties, &asked);
@@ -58,18 +58,6 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, change: &Change<'_>) -> Resul
         // It is asked again when the update that goes on is over.
         if error.message.contains("in-progress endpoint") { Failure::Busy(error.message) } else { error.into() }
     })
-}
-
-/// Whether the endpoint has to be updated: its properties differ, or (going back after a failure) it does not
-/// serve what it should.
-fn moves(world: &mut World, ctx: &Ctx, change: &Change<'_>, asked: &[&str]) -> Result<bool, Failure> {
-    if change.any_differs(asked) {
-        return Ok(true);
-    }
-    let live = describe(world, ctx, change.physical)?;
-    Ok(change
-        .wanted("EndpointConfigName")
-        .is_some_and(|wanted| live.get("EndpointConfigName") != Some(&config_name(wanted))))
 }
 
 /// A config is given by name, and `Ref` of one gives its ARN.
