@@ -1,6 +1,8 @@
 //! The running sandbox: the listener, the ticker that moves and saves the state, the control routes.
 
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
