@@ -1,4 +1,4 @@
-//! A real buildah against a real registry (Debian: buildah, docker-registry, apache2-utils).
+//! Real container tools against a real registry (Debian: buildah, docker-registry, apache2-utils; podman if there).
 //!
 //! Without them the tests say so and pass, unless `COMFY_DEPLOY_REQUIRE_TOOLS` is set, as it is where they must be.
 
@@ -197,26 +197,36 @@ fn image(root: &Path, dockerfile: &str) -> ImageContext {
 const GOOD: &str = "FROM scratch AS inference\nARG COMFYUI_GIT_REF\nLABEL ref=${COMFYUI_GIT_REF}\nCOPY . /\n\
                     ENTRYPOINT [\"/comfy-serve\"]\nFROM scratch AS gui\n";
 
-/// The tool, or none when the test is skipped.
-async fn tool(runner: &dyn Runner) -> Option<Tool> {
+/// The tools to try: buildah, and podman where it is installed; none when the test is skipped.
+async fn tools(runner: &dyn Runner) -> Vec<Tool> {
     let there = |program: &str, arg: &str| {
         Command::new(program).arg(arg).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     };
+    let mut tools = Vec::new();
     if there("buildah", "--version") && there("docker-registry", "--version") && there("htpasswd", "-h") {
-        return Some(Builders::detect(Builder::Buildah, runner).await.expect("buildah works"));
+        tools.push(Builders::detect(Builder::Buildah, runner).await.expect("buildah works"));
+        if there("podman", "--version") {
+            tools.push(Builders::detect(Builder::Podman, runner).await.expect("podman works"));
+        }
+        return tools;
     }
     assert!(
         std::env::var_os("COMFY_DEPLOY_REQUIRE_TOOLS").is_none(),
         "apt-get install --no-install-recommends buildah docker-registry apache2-utils"
     );
     eprintln!("skipped: buildah, docker-registry or htpasswd is not installed");
-    None
+    tools
 }
 
 #[tokio::test]
-async fn buildah_builds_pushes_and_passes_the_gate() {
+async fn images_are_built_pushed_and_pass_the_gate() {
     let runner = Own::new();
-    let Some(tool) = tool(&runner).await else { return };
+    for tool in tools(&runner).await {
+        builds_pushes_and_passes(&tool, &runner).await;
+    }
+}
+
+async fn builds_pushes_and_passes(tool: &Tool, runner: &Own) {
     let registry = Registry::start().await;
     let root = tempfile::tempdir().expect("temporary directory");
     let image = image(root.path(), GOOD);
@@ -224,7 +234,7 @@ async fn buildah_builds_pushes_and_passes_the_gate() {
     let build_tag = reference.rsplit_once(':').expect("a tag").1;
     let (_stop, cancel) = watch::channel(false);
     let lines = Lines::default();
-    let built = build_and_push(&tool, &image, &reference, &registry, &runner, &lines, &cancel).await.expect("built");
+    let built = build_and_push(tool, &image, &reference, &registry, runner, &lines, &cancel).await.expect("built");
     assert_eq!(registry.logins.load(Ordering::SeqCst), 1);
     assert!(!lines.0.lock().expect("lock").is_empty(), "no progress was shown");
 
@@ -242,8 +252,10 @@ async fn buildah_builds_pushes_and_passes_the_gate() {
     let oci = format!("{}/app:build-oci", registry.host);
     let local = "localhost/comfy-deploy/app:last";
     let credentials = format!("AWS:{PASSWORD}");
-    let mut push =
-        Invocation::new("buildah", &["push", "--format", "oci", "--tls-verify=false", "--creds", &credentials]);
+    let mut push = Invocation::new(
+        tool.kind.program(),
+        &["push", "--format", "oci", "--tls-verify=false", "--creds", &credentials],
+    );
     push.args(&[local, &oci]);
     let mut said = String::new();
     let exit = runner.run(&push, &cancel, &mut |_, line| said += line).await.expect("starts");
@@ -258,7 +270,12 @@ async fn buildah_builds_pushes_and_passes_the_gate() {
 #[tokio::test]
 async fn what_goes_wrong_with_a_real_tool() {
     let runner = Own::new();
-    let Some(tool) = tool(&runner).await else { return };
+    for tool in tools(&runner).await {
+        goes_wrong(&tool, &runner).await;
+    }
+}
+
+async fn goes_wrong(tool: &Tool, runner: &Own) {
     let mut registry = Registry::start().await;
     let root = tempfile::tempdir().expect("temporary directory");
     let reference = format!("{}/app:build-1", registry.host);
@@ -266,14 +283,14 @@ async fn what_goes_wrong_with_a_real_tool() {
     let lines = Lines::default();
 
     let broken = image(root.path(), "FROM scratch AS inference\nCOPY not-there /\n");
-    let error = build_and_push(&tool, &broken, &reference, &registry, &runner, &lines, &cancel).await;
+    let error = build_and_push(tool, &broken, &reference, &registry, runner, &lines, &cancel).await;
     let error = error.expect_err("the build fails");
     assert!(error.to_string().contains("not-there"), "{error}");
     assert_eq!(registry.logins.load(Ordering::SeqCst), 1);
 
     registry.password = "wrong-one".into();
     let good = image(root.path(), GOOD);
-    let error = build_and_push(&tool, &good, &reference, &registry, &runner, &lines, &cancel).await;
+    let error = build_and_push(tool, &good, &reference, &registry, runner, &lines, &cancel).await;
     let error = error.expect_err("the push is refused");
     assert_eq!(error.kind(), Kind::Access, "{error}");
     assert_eq!(registry.logins.load(Ordering::SeqCst), 3, "not tried again with a new login");
@@ -281,7 +298,7 @@ async fn what_goes_wrong_with_a_real_tool() {
 
     registry.password = PASSWORD.into();
     let no_entrypoint = image(root.path(), "FROM scratch AS inference\nCOPY . /\n");
-    build_and_push(&tool, &no_entrypoint, &reference, &registry, &runner, &lines, &cancel).await.expect("built");
+    build_and_push(tool, &no_entrypoint, &reference, &registry, runner, &lines, &cancel).await.expect("built");
     let error = gate(&registry, "app", "build-1", "c-1").await.expect_err("refused");
     assert!(error.to_string().contains("ENTRYPOINT"), "{error}");
     assert!(registry.manifest("app", "c-1").await.expect("answers").is_none());
