@@ -18,7 +18,7 @@ use bytes::Bytes;
 use comfy_deploy::cloud::{Images, Manifest, RegistryLogin, Repository, Written};
 use comfy_deploy::config::{Builder, Comfyui, Image};
 use comfy_deploy::container::{
-    Builders, Cancel, Exit, Invocation, OnLine, Processes, Runner, Tool, build_and_push, build_reference, gate,
+    Builders, Cancel, Exit, Invocation, OnLine, Processes, Runner, Stream, Tool, build_and_push, build_reference, gate,
     manifest,
 };
 use comfy_deploy::error::{Error, Kind, Result};
@@ -302,4 +302,97 @@ async fn goes_wrong(tool: &Tool, runner: &Own) {
     let error = gate(&registry, "app", "build-1", "c-1").await.expect_err("refused");
     assert!(error.to_string().contains("ENTRYPOINT"), "{error}");
     assert!(registry.manifest("app", "c-1").await.expect("answers").is_none());
+}
+
+/// Standard output of a command that must succeed.
+async fn output(runner: &dyn Runner, args: &[&str]) -> String {
+    let (_stop, cancel) = watch::channel(false);
+    let (mut out, mut said) = (String::new(), String::new());
+    let exit = runner
+        .run(&Invocation::new("buildah", args), &cancel, &mut |stream, line| {
+            said += line;
+            if stream == Stream::Out {
+                out += line;
+            }
+        })
+        .await;
+    assert!(exit.expect("starts").ok(), "{said}");
+    out
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(next) = todo.pop() {
+        for entry in fs::read_dir(next).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                all.push(path.strip_prefix(dir).expect("below").to_string_lossy().into_owned());
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// What we hash is what the tool copies: the ignore file is read alike.
+#[tokio::test]
+async fn the_ignore_file_means_the_same_to_the_tool() {
+    let runner = Own::new();
+    let Some(tool) = tools(&runner).await.into_iter().next() else { return };
+    let registry = Registry::start().await;
+    let root = tempfile::tempdir().expect("temporary directory");
+    image(root.path(), GOOD);
+    let dir = root.path().join("image");
+    let ignore =
+        "# models\n*.safetensors\n**/*.tmp\n/models/\n!models/keep/a.txt\nlib/*\n!lib/b.py\nx[0-9].?\n\\*odd\n";
+    fs::write(dir.join(".dockerignore"), ignore).expect("written");
+    for name in [
+        "a.safetensors",
+        "sub/b.safetensors",
+        "c.tmp",
+        "sub/deep/d.tmp",
+        "models/e.txt",
+        "models/keep/a.txt",
+        "models/keep/f.txt",
+        "lib/b.py",
+        "lib/c.py",
+        "x1.y",
+        "x1.yy",
+        "*odd",
+        "odd",
+    ] {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+        fs::write(path, name).expect("written");
+    }
+    let settings = Image { target: Some("inference".into()), ..Image::default() };
+    let context = context(root.path(), &settings, &Comfyui::default()).expect("a context");
+    let reference = format!("{}/app:build-1", registry.host);
+    let (_stop, cancel) = watch::channel(false);
+    let lines = Lines::default();
+    build_and_push(&tool, &context, &reference, &registry, &runner, &lines, &cancel).await.expect("built");
+
+    let container = output(&runner, &["from", "--pull-never", "localhost/comfy-deploy/app:last"]).await;
+    let mounted = output(&runner, &["mount", &container]).await;
+    let copied = files(Path::new(mounted.trim()));
+    output(&runner, &["rm", &container]).await;
+    let expected = [
+        ".dockerignore",
+        "Dockerfile",
+        "comfy-serve",
+        "lib/b.py",
+        "models/keep/a.txt",
+        "odd",
+        "sub/b.safetensors",
+        "x1.yy",
+    ];
+    assert_eq!(copied, expected);
+    assert_eq!(context.files, expected.len() as u64);
+    assert_eq!(
+        context.bytes,
+        expected.iter().map(|name| fs::metadata(dir.join(name)).expect("there").len()).sum::<u64>()
+    );
 }
