@@ -89,8 +89,20 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
 pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared, watch: Option<Watch>) -> Result<Ended> {
     let events = pace::patiently(run, async || run.cloud.stacks.events(&step.stack, None).await).await?;
     let seen = events.into_iter().next_back().map(|e| e.id);
-    run.cloud.stacks.execute(&step.stack, &prepared.change_set, &prepared.token, run.keep_on_failure).await?;
+    let keep = run.keep_on_failure && !replaces(step);
+    if keep != run.keep_on_failure {
+        run.say(Event::Warning(
+            "--keep-on-failure holds for first creations only here: CloudFormation refuses replacements without rollback".into(),
+        ));
+    }
+    run.cloud.stacks.execute(&step.stack, &prepared.change_set, &prepared.token, keep).await?;
     follow(run, &step.stack, seen, Some(&prepared.token), watch).await
+}
+
+/// Whether an update replaces anything. With rollback disabled CloudFormation refuses that: "Replacement type updates
+/// not supported on stack with disable-rollback".
+fn replaces(step: &Step) -> bool {
+    step.kind == StepKind::Update && step.changes.iter().any(|c| c.action == Action::Replace)
 }
 
 /// Waits until CloudFormation has computed a change set.

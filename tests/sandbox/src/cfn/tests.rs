@@ -96,17 +96,6 @@ impl Bed {
         panic!("{stack} does not come to rest: {:?}", self.events(stack));
     }
 
-    /// Lets time pass until the stack shows the status.
-    fn until(&mut self, stack: &str, wanted: &str) {
-        for _ in 0..2000 {
-            if self.status(stack) == wanted {
-                return;
-            }
-            self.step();
-        }
-        panic!("{stack} never becomes {wanted}: {:?}", self.events(stack));
-    }
-
     /// `Logical STATUS`, oldest first.
     fn events(&mut self, stack: &str) -> Vec<String> {
         let mut all = self.raw_events(stack);
