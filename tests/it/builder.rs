@@ -13,7 +13,8 @@ use crate::support::{App, Ran, Sandbox};
 /// The script. Its directory is where it and the test leave each other notes:
 /// `hang` - the build does not end; `fail` - the build fails with this text; `refuse` - the push fails with this text;
 /// `push` - the reference to push; `pushed` - the digest once the test has pushed it; `pid` - of a build that hangs;
-/// `built` - a line per build.
+/// `asked` - a build
+/// that hangs got SIGTERM; `built` - a line per build.
 const SCRIPT: &str = r#"#!/bin/sh
 notes=$(dirname "$0")
 case "$1" in
@@ -26,7 +27,8 @@ case "$1" in
         if [ -e "$notes/hang" ]; then
             echo $$ > "$notes/pid.new"
             mv "$notes/pid.new" "$notes/pid"
-            exec sleep 600
+            trap 'echo asked > "$notes/asked"; exit 143' TERM
+            while :; do sleep 0.05; done
         fi
         ;;
     push)
@@ -83,6 +85,11 @@ impl Builder {
     pub fn hanging(&self) -> Option<rustix::process::Pid> {
         let text = fs::read_to_string(self.note("pid")).ok()?;
         rustix::process::Pid::from_raw(text.trim().parse().unwrap())
+    }
+
+    /// Whether a build that hangs was sent SIGTERM.
+    pub fn asked_to_end(&self) -> bool {
+        self.note("asked").exists()
     }
 
     /// How many builds were begun.

@@ -190,6 +190,13 @@ impl Going {
         self.child.wait().unwrap();
     }
 
+    /// Sends SIGKILL as soon as something is so, or when it has ended by itself; returns what it said.
+    pub fn killed_when(mut self, mut so: impl FnMut() -> bool) -> String {
+        wait_for("the moment to kill", || (so() || self.child.try_wait().unwrap().is_some()).then_some(()));
+        let _ = self.child.kill();
+        self.end().stderr
+    }
+
     /// Types on its standard input, which must be a pipe.
     pub fn type_in(&mut self, text: &str) {
         use std::io::Write;
