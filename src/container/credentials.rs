@@ -71,7 +71,11 @@ impl Credentials {
         sweep(parent);
         let name = format!("{PREFIX}{}-{:016x}", std::process::id(), rand::random::<u64>());
         let dir = parent.join(name);
-        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|cause| Error::io("create", &dir, &cause))?;
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|cause| {
+            Error::io("create", &dir, &cause)
+                .why("the registry's login is kept there while the image is built and pushed")
+                .next("make room there, or set XDG_RUNTIME_DIR or TMPDIR to a directory that can be written to")
+        })?;
         let mut env = BTreeMap::from([("DOCKER_CONFIG".to_owned(), dir.clone().into_os_string())]);
         // From here on `this` removes the directory whatever happens.
         let mut this = Credentials { dir, env: BTreeMap::new(), user };

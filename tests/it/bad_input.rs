@@ -441,6 +441,15 @@ fn a_disk_that_cannot_be_written_to() {
     let ran = app.run(&["up", "--yes"]).exits(0);
     assert!(ran.stderr.contains("the file digests are not kept"), "{}", ran.stderr);
     deployed_once(&app);
+    // Where the login for a push would be kept.
+    let sandbox = Sandbox::new();
+    let other = app_with_context(&sandbox);
+    let builder = Builder::new();
+    let mut command = builder.command(&other, &["up", "--yes"]);
+    command.env("XDG_RUNTIME_DIR", "/proc");
+    refused(run(command), 1, &["cannot create /proc/comfy-deploy-login-", "XDG_RUNTIME_DIR"]);
+    builder.run(&other, &["up", "--yes"]).exits(0);
+    deployed_once(&other);
     // Where the result goes.
     let mut command = app.command(&["status"]);
     command.stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());

@@ -220,6 +220,7 @@ fn ctrl_c_at_the_prompt_changes_nothing() {
         let mut going = on_a_terminal(&app, &[verb]);
         going.until_said(if verb == "up" { "[y/N]" } else { "to go on:" });
         going.type_in("\x03");
+        going.until_said("interrupted");
         says(&going.end().exits(130), &["interrupted", "nothing was changed"]);
         untouched(&sandbox);
     }
@@ -252,7 +253,7 @@ fn what_a_killed_run_left_of_a_change_set_is_used_or_replaced() {
         .call(
             "cloudformation",
             "CreateChangeSet",
-            json!({"StackName": "comfy", "ChangeSetName": "left-over", "ChangeSetType": "UPDATE",
+            json!({"StackName": "comfy", "ChangeSetName": "left-over-too", "ChangeSetType": "UPDATE",
             "TemplateBody": template("AWS::IAM::Role").to_string(), "Capabilities": ["CAPABILITY_IAM"]}),
         )
         .unwrap();
@@ -280,6 +281,17 @@ fn of_two_runs_at_once_one_deploys_and_the_other_attaches_or_stops() {
         );
         deployed_once(&app);
     }
+}
+
+#[test]
+fn of_two_runs_at_once_that_wait_for_each_other_both_succeed() {
+    let sandbox = Sandbox::with_time_scale(SLOW);
+    let app = App::with_image(&sandbox, "");
+    let run = || Going::start(app.command(&["up", "--yes", "--wait-lock", "5m"]));
+    let (first, second) = (run(), run());
+    first.end().exits(0);
+    second.end().exits(0);
+    deployed_once(&app);
 }
 
 #[test]
