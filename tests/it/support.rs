@@ -1,8 +1,7 @@
 //! A sandbox in this process, an app directory, and the program run on them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use comfy_sandbox::server::{Options, Running, start};
 use serde_json::{Value, json};
@@ -154,7 +153,6 @@ pub struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
-    pub took: Duration,
 }
 
 impl Ran {
@@ -236,19 +234,10 @@ impl<'a> App<'a> {
 
 /// Runs a command to its end.
 pub fn run(mut command: Command) -> Ran {
-    let begun = Instant::now();
     let output = command.output().unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: begun.elapsed(),
     }
-}
-
-/// The Python of the tests' own environment, made by `tests/run`.
-pub fn python() -> PathBuf {
-    let venv = std::env::var_os("COMFY_DEPLOY_TEST_VENV")
-        .expect("run the tests by tests/run, which makes the Python environment");
-    Path::new(&venv).join("bin/python")
 }

@@ -59,7 +59,8 @@ impl Store {
         match lock.try_lock() {
             Ok(()) => {
                 // For `stop`, which believes it only while the lock is held.
-                let written = lock.set_len(0).and_then(|()| (&lock).write_all(std::process::id().to_string().as_bytes()));
+                let written =
+                    lock.set_len(0).and_then(|()| (&lock).write_all(std::process::id().to_string().as_bytes()));
                 written.map_err(|error| StoreError::Io { path, error })?;
                 Ok(Store { dir: dir.to_owned(), _lock: lock, saving: Mutex::new(()) })
             }
