@@ -2,4 +2,6 @@
 
 mod containers;
 mod deploy;
+mod documents;
+mod stand_in;
 mod support;
