@@ -98,10 +98,14 @@ async fn service(run: &Run<'_>, job: &Job<'_>, steps: &[Step], done: &mut Deploy
     let target = &job.plan.target;
     let watch = Watch { endpoint: target.stack.clone() };
     if last.kind == StepKind::Attach {
-        attach(run, last, &watch).await?;
-        settle(run, job, Ok(())).await;
         done.changed = true;
-        return after(run, last, done).await;
+        run.say(Event::Phase(format!("{} ({})", last.title, last.stack)));
+        let ended = follow(run, &last.stack, None, None, Some(watch)).await?;
+        let result = match ended.good() {
+            true => after(run, &last.stack, &last.parameters, done).await,
+            false => Err(failure::operation(run, &last.stack, &ended)),
+        };
+        return settled(run, job, result).await;
     }
     if let Some(n) = job.world.open_record {
         close_abandoned(run, job, n).await?;
@@ -115,18 +119,38 @@ async fn service(run: &Run<'_>, job: &Job<'_>, steps: &[Step], done: &mut Deploy
             begin(run, job, last, step, &prepared).await?;
         }
         done.changed = true;
-        let result = executed(run, step, &prepared, Some(watch.clone())).await;
-        let Err(error) = result else { continue };
-        let interrupted = matches!(error.kind(), Kind::Interrupted | Kind::Access);
-        let error = if i > 0 && !interrupted { restore(run, job, error).await } else { error };
-        if !interrupted {
-            settle(run, job, Err(&error)).await;
+        // An error here is no outcome: the operation goes on without us, or was never begun. A later run tells which.
+        let ended = operation::execute(run, step, &prepared, Some(watch.clone())).await?;
+        if ended.good() {
+            continue;
         }
-        return Err(error);
+        let error = failure::operation(run, &step.stack, &ended);
+        let error = if i > 0 { restore(run, job, error).await } else { error };
+        return settled(run, job, Err(error)).await;
     }
-    let outcome = after(run, last, done).await;
-    settle(run, job, outcome.as_ref().map(|_| ())).await;
-    outcome
+    let outcome = after(run, &last.stack, &last.parameters, done).await;
+    settled(run, job, outcome).await
+}
+
+/// Writes the outcome unless we leave before it is known.
+async fn settled(run: &Run<'_>, job: &Job<'_>, result: Result<()>) -> Result<()> {
+    if !matches!(&result, Err(e) if matches!(e.kind(), Kind::Interrupted | Kind::Access)) {
+        settle(run, job, result.as_ref().map(|_| ())).await;
+    }
+    result
+}
+
+/// What a run that was killed after its stack was done had no time for: verification, clearing away, the outcome.
+///
+/// # Errors
+/// As [`deploy`].
+pub async fn complete(run: &Run<'_>, job: Job<'_>) -> Result<Deployed> {
+    let mut done = Deployed { image: deployed_image(job.world), ..Deployed::default() };
+    let (Some(n), Some(service)) = (job.world.open_record, &job.world.service) else { return Ok(done) };
+    run.say(Event::Phase(format!("completing deployment {n}, which was interrupted")));
+    after(run, &job.plan.target.stack, &service.stack.parameters, &mut done).await?;
+    close_abandoned(run, &job, n).await?;
+    Ok(done)
 }
 
 /// Runs one step of any stack to its end.
@@ -135,21 +159,9 @@ async fn stack(run: &Run<'_>, step: &Step, template_url: Option<String>, watch: 
         let ended = follow(run, &step.stack, None, None, watch).await?;
         return if ended.good() { Ok(()) } else { Err(failure::operation(run, &step.stack, &ended)) };
     }
-    match operation::prepare(run, step, template_url).await? {
-        Some(prepared) => executed(run, step, &prepared, watch).await,
-        None => Ok(()),
-    }
-}
-
-async fn executed(run: &Run<'_>, step: &Step, prepared: &Prepared, watch: Option<Watch>) -> Result<()> {
-    let ended = operation::execute(run, step, prepared, watch).await?;
+    let Some(prepared) = operation::prepare(run, step, template_url).await? else { return Ok(()) };
+    let ended = operation::execute(run, step, &prepared, watch).await?;
     if ended.good() { Ok(()) } else { Err(failure::operation(run, &step.stack, &ended)) }
-}
-
-/// Follows the operation that another run of the same command left behind.
-async fn attach(run: &Run<'_>, step: &Step, watch: &Watch) -> Result<()> {
-    run.say(Event::Phase(format!("{} ({})", step.title, step.stack)));
-    stack(run, step, None, Some(watch.clone())).await
 }
 
 /// A template over the limit of a request body goes through the bucket.
@@ -206,8 +218,14 @@ async fn settle(run: &Run<'_>, job: &Job<'_>, result: std::result::Result<(), &E
 /// An earlier run began a record and never ended it. Its stack is at rest now, so what became of it can be told.
 async fn close_abandoned(run: &Run<'_>, job: &Job<'_>, n: u32) -> Result<()> {
     let target = &job.plan.target;
-    let status = job.world.service.as_ref().map(|s| s.stack.status.clone());
-    let good = status.as_deref().is_some_and(|s| matches!(s, "CREATE_COMPLETE" | "UPDATE_COMPLETE"));
+    let service = job.world.service.as_ref().map(|s| &s.stack);
+    let status = service.map(|s| s.status.clone());
+    let objects = run.cloud.objects.as_ref();
+    let record = record::read(objects, &target.bucket, &target.stack, n).await?;
+    // A good status alone may be that of the deployment before: the killed run may not have come to execute anything.
+    let good = service.zip(record).is_some_and(|(stack, record)| {
+        matches!(stack.status.as_str(), "CREATE_COMPLETE" | "UPDATE_COMPLETE") && stack.parameters == record.parameters
+    });
     let outcome = Outcome {
         state: if good { "succeeded" } else { "abandoned" }.into(),
         stack_status: status,
@@ -243,14 +261,13 @@ async fn restore(run: &Run<'_>, job: &Job<'_>, error: Error) -> Error {
 }
 
 /// Verification, log retention, clearing away.
-async fn after(run: &Run<'_>, step: &Step, done: &mut Deployed) -> Result<()> {
-    let name = &step.stack;
-    let version = step.parameters.get("ModelVersion").cloned().unwrap_or_default();
+async fn after(run: &Run<'_>, name: &str, parameters: &Map, done: &mut Deployed) -> Result<()> {
+    let version = parameters.get("ModelVersion").cloned().unwrap_or_default();
     let config = format!("{name}-{version}");
-    let image = step.parameters.get("ModelEcrImage").cloned().unwrap_or_default();
+    let image = parameters.get("ModelEcrImage").cloned().unwrap_or_default();
     let live = verify::endpoint(run, name, &config, &image).await?;
     verify::keep_logs(run, name).await;
-    let tags = Map::from([(plan::STACK_TAG.to_owned(), name.clone())]);
+    let tags = Map::from([(plan::STACK_TAG.to_owned(), name.to_owned())]);
     done.cleared = verify::clear(run, name, &tags, &[&config]).await;
     done.endpoint = Some(live);
     Ok(())

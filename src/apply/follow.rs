@@ -4,6 +4,7 @@ use super::{Run, pace};
 use crate::cloud::{Endpoint, StackEvent};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
+use crate::settings::duration;
 
 /// How a stack operation ended.
 #[derive(Debug, Clone)]
@@ -84,7 +85,7 @@ pub async fn follow(
             Err(e) => return Err(detached(run, stack, e)),
         }
         if pace.over() {
-            let late = Error::failed(format!("{stack} is not done after {} minutes", run.timeout.as_secs() / 60));
+            let late = Error::failed(format!("{} is not done after {}", name_of(stack), duration::write(run.timeout)));
             return Err(detached(run, stack, late));
         }
         if let Err(e) = pace.pause(&run.cancel).await {
@@ -95,7 +96,7 @@ pub async fn follow(
 
 /// The operation goes on without us: say so, and how to come back.
 fn detached(run: &Run<'_>, stack: &str, error: Error) -> Error {
-    let error = error.why(format!("the operation on {stack} goes on in AWS"));
+    let error = error.why(format!("the operation on {} goes on in AWS", name_of(stack)));
     match error.kind() {
         Kind::Access => error.next(format!("renew the credentials, then continue with: {}", run.resume)),
         _ => error.next(format!("continue with: {} (or look with `comfy-deploy status`)", run.resume)),
@@ -139,9 +140,12 @@ impl Follower<'_, '_> {
             Err(e) => return Err(e),
         };
         let Some(last) = fresh.last() else { return Ok(false) };
+        let attached = self.seen.is_none() && self.token.is_none();
         self.seen = Some(last.id.clone());
+        let start = if attached { latest_operation(&fresh, name_of(self.stack)) } else { 0 };
         let ours: Vec<StackEvent> = fresh
             .into_iter()
+            .skip(start)
             .filter(|e| self.token.is_none() || e.token.is_none() || e.token.as_deref() == self.token)
             .collect();
         for event in &ours {
@@ -193,7 +197,40 @@ impl Follower<'_, '_> {
     }
 }
 
+/// Where the latest operation begins in a stack's whole history: what failed before it is not its failure.
+fn latest_operation(events: &[StackEvent], stack: &str) -> usize {
+    let begins = |e: &StackEvent| e.logical_id == stack && e.reason.as_deref() == Some("User Initiated");
+    events.iter().rposition(begins).unwrap_or(0)
+}
+
 /// `arn:...:stack/NAME/id` -> `NAME`.
 fn name_of(stack: &str) -> &str {
     stack.split(":stack/").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or(stack)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attached_run_tells_only_of_the_latest_operation() {
+        let event = |logical_id: &str, status: &str, reason: Option<&str>| StackEvent {
+            id: String::new(),
+            at: 0,
+            logical_id: logical_id.into(),
+            kind: String::new(),
+            status: status.into(),
+            reason: reason.map(Into::into),
+            physical_id: None,
+            token: None,
+        };
+        let history = [
+            event("app", "CREATE_IN_PROGRESS", Some("User Initiated")),
+            event("A", "CREATE_COMPLETE", None),
+            event("app", "UPDATE_IN_PROGRESS", Some("User Initiated")),
+            event("A", "UPDATE_FAILED", Some("User Initiated")),
+        ];
+        assert_eq!(latest_operation(&history, "app"), 2);
+        assert_eq!(latest_operation(&history[1..2], "app"), 0);
+    }
 }

@@ -92,6 +92,8 @@ pub(super) fn steps(
     let pseudo = world.pseudo(&target.stack, &target.region);
 
     let deployed = match &world.service {
+        // There is nothing to compare with, and nothing to attach to.
+        Some(d) if d.stack.status == "DELETE_IN_PROGRESS" => return Err(busy(&target.stack, &d.stack.status)),
         Some(d) => match readiness(&d.stack)? {
             Readiness::Create | Readiness::Recreate => None,
             Readiness::Update | Readiness::Busy => Some((d, stack::parse(&d.body)?)),

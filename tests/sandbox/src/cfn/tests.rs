@@ -165,7 +165,7 @@ impl Bed {
 
     fn fault(&mut self, logical: &str, message: &str) {
         let what = What::ResourceFails { logical_id: logical.to_owned(), message: message.to_owned() };
-        self.world.faults.0.push(Fault { what, times: 1 });
+        self.world.faults.0.push(Fault { what, times: 1, after: 0 });
     }
 }
 
