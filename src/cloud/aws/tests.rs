@@ -154,7 +154,8 @@ async fn an_upload_goes_on_without_crc64nvme_where_it_is_refused() {
 #[tokio::test]
 async fn a_whole_object_carries_the_same_kind_of_checksum_as_one_in_parts() {
     let (cloud, log) =
-        stand_in(vec![answer(200, ""), answer(501, s3_error("NotImplemented")), answer(200, ""), answer(200, "")]).await;
+        stand_in(vec![answer(200, ""), answer(501, s3_error("NotImplemented")), answer(200, ""), answer(200, "")])
+            .await;
     for _ in 0..3 {
         let body = Bytes::from_static(b"123456789");
         let written = cloud.objects.put("b", "k", body, &PutOptions::default()).await.unwrap();
