@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod builder;
+mod clients;
 mod containers;
 mod deploy;
 mod documents;
