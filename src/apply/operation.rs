@@ -1,6 +1,6 @@
 //! One stack operation: change set, guard, execution, and what is left if it must stop half-way.
 
-use super::follow::{Ended, Watch, follow};
+use super::follow::follow;
 use super::{Run, pace};
 use crate::cloud::{Change, ChangeRequest, ChangeSetState};
 use crate::error::{Error, Kind, Result};
@@ -82,15 +82,15 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
     Err(crate::plan::busy(&step.stack, "change set obsolete"))
 }
 
-/// Executes a prepared change set and follows it to its end.
+/// Executes a prepared change set. Returns the newest event before it, from where to follow.
 ///
 /// # Errors
-/// The failure of the stack, told by [`super::failure`]; [`Kind::Interrupted`] while the operation goes on.
-pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared, watch: Option<Watch>) -> Result<Ended> {
+/// What CloudFormation says; nothing was executed then.
+pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared) -> Result<Option<String>> {
     let events = pace::patiently(run, async || run.cloud.stacks.events(&step.stack, None).await).await?;
     let seen = events.into_iter().next_back().map(|e| e.id);
     run.cloud.stacks.execute(&step.stack, &prepared.change_set, &prepared.token, run.keep_on_failure).await?;
-    follow(run, &step.stack, seen, Some(&prepared.token), watch).await
+    Ok(seen)
 }
 
 /// Waits until CloudFormation has computed a change set.
