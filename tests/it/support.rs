@@ -1,7 +1,8 @@
 //! A sandbox in this process, an app directory, and the program run on them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use comfy_sandbox::server::{Options, Running, start};
 use serde_json::{Value, json};
@@ -153,6 +154,7 @@ pub struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+    pub took: Duration,
 }
 
 impl Ran {
@@ -234,10 +236,19 @@ impl<'a> App<'a> {
 
 /// Runs a command to its end.
 pub fn run(mut command: Command) -> Ran {
+    let begun = Instant::now();
     let output = command.output().unwrap();
     Ran {
+        took: begun.elapsed(),
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// The Python of the tests' own environment, made by `tests/run`.
+pub fn python() -> PathBuf {
+    let venv = std::env::var_os("COMFY_DEPLOY_TEST_VENV")
+        .expect("run the tests by tests/run, which makes the Python environment");
+    Path::new(&venv).join("bin/python")
 }
