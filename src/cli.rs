@@ -78,7 +78,7 @@ const RENDER_EXAMPLES: &str = "\
 Examples:
   comfy-deploy render                             both templates, to stdout
   comfy-deploy render --service | less
-  comfy-deploy render --out ./rendered            one file per template and its parameters";
+  comfy-deploy render --out ./rendered            one file per template";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use edit::{Scale, scale, update_model};
 pub use growth::Growth;
-pub use service::{Step, StepKind};
+pub use service::{Step, StepKind, user_tags};
 pub use world::{Deployed, World};
 
 use crate::cloud::Map;

@@ -1,6 +1,6 @@
 //! One stack operation: change set, guard, execution, and what is left if it must stop half-way.
 
-use super::follow::{Ended, Watch, follow};
+use super::follow::follow;
 use super::{Run, pace};
 use crate::cloud::{Change, ChangeRequest, ChangeSetState};
 use crate::error::{Error, Kind, Result};
@@ -24,6 +24,11 @@ impl Prepared {
     /// The ClientRequestToken that its events will carry.
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// The newest event before it is executed, from where to follow.
+    pub fn seen(&self) -> Option<String> {
+        self.seen.clone()
     }
 }
 
@@ -97,11 +102,12 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
     Err(crate::plan::busy(&step.stack, "change set obsolete"))
 }
 
-/// Executes a prepared change set and follows it to its end.
+/// Executes a prepared change set.
 ///
 /// # Errors
-/// The failure of the stack, told by [`super::failure`]; [`Kind::Interrupted`] while the operation goes on.
-pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared, watch: Option<Watch>) -> Result<Ended> {
+/// What CloudFormation says; nothing was executed then. [`Kind::Busy`] when an operation runs on the stack, which may be
+/// this one if only the answer was lost.
+pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared) -> Result<()> {
     let keep = run.keep_on_failure && !replaces(step);
     if keep != run.keep_on_failure {
         run.say(Event::Warning(
@@ -113,7 +119,7 @@ pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared, watch: Opt
         discard(run, step, &prepared.change_set).await;
         return Err(raced(run, step, e).await);
     }
-    follow(run, &step.stack, prepared.seen.clone(), Some(&prepared.token), watch).await
+    Ok(())
 }
 
 /// Whether an update replaces anything. With rollback disabled CloudFormation refuses that: "Replacement type updates
@@ -149,6 +155,11 @@ async fn discard(run: &Run<'_>, step: &Step, change_set: &str) {
     {
         let _ = run.cloud.stacks.delete(&step.stack, &super::token(), run.role_arn.as_deref()).await;
     }
+}
+
+/// Takes back a prepared change set that is not wanted any more, with the empty stack that it made.
+pub async fn take_back(run: &Run<'_>, step: &Step, prepared: &Prepared) {
+    discard(run, step, &prepared.change_set).await;
 }
 
 /// Takes back a prepared change set because another run was faster. An empty stack stays: the other run's change set

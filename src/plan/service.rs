@@ -61,7 +61,8 @@ pub enum Readiness {
 /// Sorts CloudFormation's stack states.
 ///
 /// # Errors
-/// UPDATE_ROLLBACK_FAILED, which only a person can end.
+/// UPDATE_ROLLBACK_FAILED, which only a person can end; [`crate::error::Kind::Busy`] while it is being deleted, for
+/// then there is nothing to follow to a good end.
 pub fn readiness(stack: &Stack) -> Result<Readiness> {
     Ok(match stack.status.as_str() {
         "REVIEW_IN_PROGRESS" => Readiness::Create,
@@ -74,6 +75,7 @@ pub fn readiness(stack: &Stack) -> Result<Readiness> {
                     stack.name
                 )));
         }
+        "DELETE_IN_PROGRESS" => return Err(busy(&stack.name, &stack.status)),
         _ if stack.busy() => Readiness::Busy,
         _ => Readiness::Update,
     })
@@ -178,7 +180,7 @@ pub(super) fn steps(
 }
 
 /// A stack's tags without those that AWS adds.
-pub(super) fn user_tags(tags: &Map) -> Map {
+pub fn user_tags(tags: &Map) -> Map {
     tags.iter().filter(|(k, _)| !k.starts_with("aws:")).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 

@@ -2,8 +2,11 @@
 
 mod bad_input;
 mod builder;
+mod clients;
 mod containers;
 mod deploy;
+mod documents;
 mod interrupted;
 mod probe;
+mod stand_in;
 mod support;

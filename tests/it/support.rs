@@ -239,10 +239,10 @@ pub fn run(mut command: Command) -> Ran {
     let begun = Instant::now();
     let output = command.output().unwrap();
     Ran {
+        took: begun.elapsed(),
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: begun.elapsed(),
     }
 }
 

@@ -10,6 +10,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
 };
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::errors::{Context, causes, code, status};
@@ -79,6 +81,11 @@ fn place(bucket: &str, key: &str) -> String {
     format!("s3://{bucket}/{key}")
 }
 
+/// As S3 writes it: big-endian, base64.
+fn crc64nvme(body: &[u8]) -> String {
+    STANDARD.encode(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, body).to_be_bytes())
+}
+
 /// S3 counts in signed numbers.
 fn unsigned(size: Option<i64>) -> u64 {
     size.and_then(|s| u64::try_from(s).ok()).unwrap_or_default()
@@ -138,7 +145,11 @@ impl Objects for S3 {
     }
 
     async fn put(&self, bucket: &str, key: &str, body: Bytes, options: &PutOptions) -> Result<Written> {
+        // The same checksum as of an upload in parts: left to itself the SDK would send a CRC32, and a model artifact
+        // of one part could not be compared with what is on disk.
+        let checksum = crc64nvme(&body);
         for attempt in 1.. {
+            let with_checksum = self.crc64();
             let mut call = self
                 .client
                 .put_object()
@@ -157,6 +168,9 @@ impl Objects for S3 {
             if options.if_absent {
                 call = call.if_none_match("*");
             }
+            if with_checksum {
+                call = call.checksum_crc64_nvme(&checksum);
+            }
             let conf = patience(PART_TIMEOUT);
             match call.customize().config_override(conf).send().await {
                 Ok(_) => break,
@@ -164,6 +178,7 @@ impl Objects for S3 {
                 Err(e) if options.if_absent && is_conflict(&code(&e)) && attempt < CONFLICT_TRIES => {
                     tokio::time::sleep(Duration::from_millis(100 * attempt)).await;
                 }
+                Err(e) if with_checksum && (self.gives_up_crc64(&code(&e)) || !self.crc64()) => {}
                 Err(e) => {
                     return Err(self.context.explain(
                         "s3:PutObject",

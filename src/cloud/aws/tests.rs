@@ -152,6 +152,23 @@ async fn an_upload_goes_on_without_crc64nvme_where_it_is_refused() {
 }
 
 #[tokio::test]
+async fn a_whole_object_carries_the_same_kind_of_checksum_as_one_in_parts() {
+    let (cloud, log) =
+        stand_in(vec![answer(200, ""), answer(501, s3_error("NotImplemented")), answer(200, ""), answer(200, "")])
+            .await;
+    for _ in 0..3 {
+        let body = Bytes::from_static(b"123456789");
+        let written = cloud.objects.put("b", "k", body, &PutOptions::default()).await.unwrap();
+        assert_eq!(written, Written::Created);
+    }
+    let log = log.lock().unwrap();
+    // The check value of CRC-64/NVME: ae8b14860a799888.
+    let sums: Vec<_> = log.iter().map(|seen| seen.header("x-amz-checksum-crc64nvme")).collect();
+    assert_eq!(sums, [Some("rosUhgp5mIg="), Some("rosUhgp5mIg="), None, None]);
+    assert_eq!(log[0].header("x-amz-checksum-crc32"), None);
+}
+
+#[tokio::test]
 async fn parts_and_completion_carry_the_precomputed_checksum() {
     const DONE: &str = "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>";
     let part = Answer { status: 200, headers: &[("etag", "\"e1\"")], body: "" };

@@ -81,6 +81,7 @@ impl Bed {
             let status = self.status(stack);
             if !status.ends_with("_IN_PROGRESS") || status == "REVIEW_IN_PROGRESS" {
                 // Shown with a test that fails.
+                #[allow(clippy::disallowed_macros, reason = "the test runner captures it")]
                 for event in self
                     .raw_events(stack)
                     .iter()
