@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::leftovers;
 use crate::cloud::RegistryLogin;
 use crate::error::{Error, Result};
 
@@ -78,6 +79,7 @@ impl Credentials {
         })?;
         let mut env = BTreeMap::from([("DOCKER_CONFIG".to_owned(), dir.clone().into_os_string())]);
         // From here on `this` removes the directory whatever happens.
+        leftovers::begin_login(&dir);
         let mut this = Credentials { dir, env: BTreeMap::new(), user };
         if let Some(docker) = &this.user.docker_dir {
             for name in ["cli-plugins", "contexts", "buildx"] {
@@ -179,6 +181,7 @@ impl Credentials {
 
 impl Drop for Credentials {
     fn drop(&mut self) {
+        leftovers::end_login(&self.dir);
         // `remove_dir_all` removes links, not what they point to.
         if let Err(cause) = fs::remove_dir_all(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %cause, "cannot remove the credential directory");

@@ -373,3 +373,90 @@ fn killed_after_any_call_the_same_command_ends_the_same() {
 fn count(sandbox: &Sandbox) -> u64 {
     sandbox.calls().values().filter_map(Value::as_u64).sum()
 }
+
+#[test]
+fn killed_after_any_call_of_an_update_the_same_command_ends_the_same() {
+    let deployed = || {
+        let sandbox = Sandbox::new();
+        let dir = {
+            let app = App::with_image(&sandbox, "");
+            app.run(&["up", "--yes"]).exits(0);
+            app.write("models/more.safetensors", "more");
+            sandbox.forget_calls();
+            app.dir
+        };
+        (sandbox, dir)
+    };
+    let (sandbox, dir) = deployed();
+    App { sandbox: &sandbox, dir }.run(&["up", "--yes"]).exits(0);
+    let all = count(&sandbox);
+    for last in (8..all).step_by(9) {
+        let (sandbox, dir) = deployed();
+        let app = App { sandbox: &sandbox, dir };
+        let going = Going::start(app.command(&["up", "--yes"]));
+        let said = going.killed_when(|| count(&sandbox) >= last);
+        let ran = app.run(&["up", "--yes"]);
+        assert_eq!(ran.code, 0, "killed after call {last} of {all}:\n{said}\n--- then\n{}", ran.stderr);
+        assert_eq!(endpoint_status(&sandbox), "InService");
+        let (models, configs) = crate::probe::models_and_configs(&sandbox);
+        assert_eq!((models.len(), configs.len()), (1, 1), "killed after call {last}: {models:?} {configs:?}");
+        app.run(&["plan", "--detailed-exitcode"]).exits(0);
+        let records = Bucket::of(&sandbox).keys("deployments/comfy/");
+        let ended = records.iter().filter(|k| k.ends_with(".outcome.json")).count();
+        assert_eq!(ended * 2, records.len(), "killed after call {last}: {records:?}");
+    }
+}
+
+#[test]
+fn interrupted_while_scaling_or_destroying_the_same_command_attaches() {
+    let sandbox = Sandbox::with_time_scale(SLOW);
+    let app = App::with_image(&sandbox, "");
+    app.run(&["up", "--yes"]).exits(0);
+    app.write("models/more.safetensors", "more");
+    let update = ["update-model", "--yes", "--version", "v2"];
+    let mut going = Going::start(app.command(&update));
+    going.until("the update", || (status(&sandbox, "comfy") == "UPDATE_IN_PROGRESS").then_some(()));
+    going.signal(Signal::TERM);
+    says(&going.end().exits(130), &["continue with: comfy-deploy update-model --yes --version v2"]);
+    says(&app.run(&update).exits(0), &["already under way"]);
+    assert_eq!(status(&sandbox, "comfy"), "UPDATE_COMPLETE");
+
+    let destroy = ["destroy", "--confirm", "comfy"];
+    let mut going = Going::start(app.command(&destroy));
+    going.until("the deletion", || (status(&sandbox, "comfy") == "DELETE_IN_PROGRESS").then_some(()));
+    going.signal(Signal::INT);
+    going.end().exits(130);
+    app.run(&destroy).exits(0);
+    assert_eq!((status(&sandbox, "comfy"), endpoint_status(&sandbox)), (String::new(), String::new()));
+    let (models, configs) = crate::probe::models_and_configs(&sandbox);
+    assert!(models.is_empty() && configs.is_empty(), "{models:?} {configs:?}");
+}
+
+#[test]
+fn credentials_that_expire_in_the_upload_leave_the_parts() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "");
+    large_model(&app, 100 << 20);
+    sandbox.break_things(json!([{"kind": "error", "service": "s3", "operation": "UploadPart", "code": "ExpiredToken",
+        "message": "The provided token has expired.", "status": 400, "after": 3, "times": 1000}]));
+    let ran = app.run(&["up", "--yes"]).exits(7);
+    says(&ran, &["the credentials have expired", "aws sso login", "the same command again"]);
+    finishes_the_upload(&app, &Bucket::of(&sandbox));
+}
+
+#[test]
+fn a_second_ctrl_c_waits_for_nothing_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let app = app_with_context(&sandbox);
+    let builder = Builder::new();
+    builder.tell("hang", "");
+    builder.tell("deaf", "");
+    let mut going = Going::start(builder.command(&app, &["up", "--yes"]));
+    let pid = going.until("the build", || builder.hanging());
+    going.signal(Signal::INT);
+    going.until("the first Ctrl-C", || builder.asked_to_end().then_some(()));
+    going.signal(Signal::INT);
+    assert!(going.end().exits(130).took < Duration::from_secs(8), "it waited for the builder");
+    wait_for("the builder's end", || rustix::process::test_kill_process(pid).is_err().then_some(()));
+    assert!(builder.logins().is_empty(), "{:?}", builder.logins());
+}
