@@ -4,9 +4,10 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Ran, run};
+use crate::support::{Ran, http, run};
 
 /// An app directory and a sandbox process that is stopped at the end, whatever happens.
 struct Place {
@@ -63,12 +64,15 @@ fn the_sandbox_is_started_once_and_its_state_survives_it() {
     assert!(first.stderr.contains("started the sandbox"), "{}", first.stderr);
     let second = place.run(&["status"]).exits(0);
     assert!(!second.stderr.contains("started the sandbox"), "{}", second.stderr);
-    // The foundation is made before the image turns out to be missing.
-    assert_ne!(place.run(&["up", "--yes"]).code, 0);
+    let faults = format!("http://127.0.0.1:{}/_sandbox/faults", place.port);
+    let fault = json!([{"kind": "unhealthy", "endpoint": "somebody", "times": 7}]);
+    http().post(&faults).body(fault.to_string()).send().unwrap();
     place.stop().exits(0);
-    let third = place.run(&["status", "--output", "json"]).exits(0);
+    assert!(http().get(&faults).send().is_err(), "it still answers");
+    let third = place.run(&["status"]).exits(0);
     assert!(third.stderr.contains("started the sandbox"), "{}", third.stderr);
-    assert_eq!(third.data()["stacks"]["foundation"]["status"], "CREATE_COMPLETE");
+    let kept: Value = serde_json::from_str(&http().get(&faults).send().unwrap().text().unwrap()).unwrap();
+    assert_eq!(kept[0]["times"], 7, "{kept}");
     place.stop().exits(0);
     assert!(place.stop().exits(0).stdout.contains("no sandbox uses"));
 }

@@ -66,9 +66,7 @@ impl Sandbox {
     }
 
     pub fn http(&self) -> reqwest::blocking::Client {
-        // reqwest is built without a TLS provider of its own.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        reqwest::blocking::Client::builder().no_proxy().build().unwrap()
+        http()
     }
 
     /// Pushes a small image with an entry point over the registry protocol; returns its digest. `oci` for the media
@@ -130,6 +128,13 @@ impl Drop for Sandbox {
             let _ = self.runtime.block_on(running.stop());
         }
     }
+}
+
+/// An HTTP client that knows no proxy.
+pub fn http() -> reqwest::blocking::Client {
+    // reqwest is built without a TLS provider of its own.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::blocking::Client::builder().no_proxy().build().unwrap()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
