@@ -514,7 +514,8 @@ fn a_quota_that_is_too_low_and_instances_that_are_not_to_be_had() {
         "message": "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error."}]));
     refused(app.run(&["up", "--yes"]), 8, &["InsufficientInstanceCapacity", "another endpoint.instance_type"]);
     app.run(&["up", "--yes"]).exits(0);
-    deployed_once(&app);
+    app.run(&["plan", "--detailed-exitcode"]).exits(0);
+    assert_eq!(probe::models_and_configs(&sandbox).0.len(), 1);
 }
 
 #[test]
