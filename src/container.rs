@@ -22,4 +22,4 @@ mod runner;
 pub use build::{Built, build_and_push, build_reference};
 pub use detect::{Builders, Tool, ToolKind};
 pub use gate::gate;
-pub use runner::{Cancel, Exit, Invocation, OnLine, Processes, Runner, Stream};
+pub use runner::{Cancel, Exit, Invocation, OnLine, Processes, Runner, Stream, cancel_on_signals};

@@ -31,12 +31,15 @@ fn main() -> ExitCode {
     let (trigger, cancel) = Cancel::new();
     let result = runtime.block_on(async {
         tokio::spawn(async move {
-            let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-            let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+            let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds else { return };
+            let mut any = async || {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
+            };
+            any().await;
             let _ = trigger.send(true);
             // The second one does not wait for anything.
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            any().await;
             std::process::exit(i32::from(Kind::Interrupted.exit_code()));
         });
         commands::run(&cli, &ui, cancel, resume_command()).await

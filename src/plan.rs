@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use edit::{Scale, scale, update_model};
 pub use growth::Growth;
-pub use service::{Step, StepKind};
+pub use service::{Step, StepKind, user_tags};
 pub use world::{Deployed, World};
 
 use crate::cloud::Map;
@@ -343,6 +343,9 @@ fn foundation(settings: &Settings, world: &World, target: &Target) -> Result<Opt
     match service::readiness(&deployed.stack)? {
         service::Readiness::Create => Ok(Some(step(StepKind::Create, stack::diff(None, &new)))),
         service::Readiness::Recreate => Ok(Some(step(StepKind::Recreate, stack::diff(None, &new)))),
+        service::Readiness::Busy if deployed.stack.status == "DELETE_IN_PROGRESS" => {
+            Err(busy(&target.foundation, &deployed.stack.status))
+        }
         service::Readiness::Busy => Ok(Some(step(StepKind::Attach, Vec::new()))),
         service::Readiness::Update => {
             let old = stack::evaluate(&stack::parse(&deployed.body)?, &deployed.stack.parameters, &pseudo)?;

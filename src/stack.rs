@@ -23,7 +23,7 @@ pub use diff::{Action, ResourceChange, diff, split_instance_type_change, with_st
 pub use evaluate::{Evaluated, Pseudo, Resource, canonical, evaluate};
 pub use invoker_policy::invoker_policy;
 pub use parameters::{
-    Artifacts, LOG_RETENTION_DAYS, ModelData, bucket_name, foundation_parameters, service_parameters,
+    Artifacts, LOG_RETENTION_DAYS, ModelData, bucket_name, foundation_parameters, model_parameters, service_parameters,
 };
 pub use version::{
     Deployed, Version, keep_deployment_properties, model_version, parse_model_version, settle, version_hash,

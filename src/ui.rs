@@ -5,7 +5,9 @@ mod envelope;
 mod fail;
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table};
@@ -18,6 +20,9 @@ use crate::progress::{Reporter, Silent};
 
 pub use envelope::envelope;
 pub use fail::error_text;
+
+/// How often a question looks whether Ctrl-C was pressed: soon enough to seem at once.
+const LISTEN: Duration = Duration::from_millis(50);
 
 /// What the surrounding terminal is like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,7 +149,7 @@ pub struct Ui {
     manner: Manner,
     out: Mutex<Box<dyn Write + Send>>,
     err: Arc<Mutex<Box<dyn Write + Send>>>,
-    input: Mutex<Box<dyn BufRead + Send>>,
+    input: Arc<Mutex<Box<dyn BufRead + Send>>>,
     screen: Mutex<Weak<Screen>>,
     lines: Mutex<Weak<Lines>>,
 }
@@ -175,7 +180,7 @@ impl Ui {
             manner,
             out: Mutex::new(out),
             err: Arc::new(Mutex::new(err)),
-            input: Mutex::new(input),
+            input: Arc::new(Mutex::new(input)),
             screen: Mutex::default(),
             lines: Mutex::default(),
         }
@@ -240,11 +245,11 @@ impl Ui {
         table(headers, rows, self.manner.out.width)
     }
 
-    /// Asks a yes-or-no question; no is the default. `--yes` answers it.
+    /// Asks a yes-or-no question; no is the default. `--yes` answers it. `stopped` says whether Ctrl-C was pressed.
     ///
     /// # Errors
-    /// [`Kind::Refused`] if nobody can be asked.
-    pub fn confirm(&self, question: &str) -> Result<bool> {
+    /// [`Kind::Refused`] if nobody can be asked; [`Kind::Interrupted`].
+    pub fn confirm(&self, question: &str, stopped: &dyn Fn() -> bool) -> Result<bool> {
         if self.manner.yes {
             return Ok(true);
         }
@@ -254,7 +259,7 @@ impl Ui {
                 .next("run it in a terminal, or add --yes (COMFY_DEPLOY_YES=1)"));
         }
         for _ in 0..3 {
-            let answer = self.ask(&format!("{question} [y/N] "))?;
+            let answer = self.ask(&format!("{question} [y/N] "), stopped)?;
             match answer.as_deref().map(str::trim).map(str::to_ascii_lowercase).as_deref() {
                 Some("y" | "yes") => return Ok(true),
                 None | Some("" | "n" | "no") => return Ok(false),
@@ -265,11 +270,17 @@ impl Ui {
     }
 
     /// Asks for a name to be typed, as before something that cannot be undone. `given` is the one from a flag, which
-    /// `flag` names. `--yes` does not answer it.
+    /// `flag` names. `--yes` does not answer it. `stopped` says whether Ctrl-C was pressed.
     ///
     /// # Errors
-    /// [`Kind::Refused`] if another name is given or nobody can be asked.
-    pub fn confirm_name(&self, expected: &str, given: Option<&str>, flag: &str) -> Result<()> {
+    /// [`Kind::Refused`] if another name is given or nobody can be asked; [`Kind::Interrupted`].
+    pub fn confirm_name(
+        &self,
+        expected: &str,
+        given: Option<&str>,
+        flag: &str,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let wrong = |name: &str| {
             Error::new(Kind::Refused, format!("`{name}` is not `{expected}`; nothing was changed"))
                 .next(format!("{flag} {expected}"))
@@ -286,7 +297,7 @@ impl Ui {
             )
             .next(format!("run it in a terminal, or add {flag} {expected}")));
         }
-        match self.ask(&format!("Type `{expected}` to go on: "))?.as_deref().map(str::trim) {
+        match self.ask(&format!("Type `{expected}` to go on: "), stopped)?.as_deref().map(str::trim) {
             Some(name) if name == expected => Ok(()),
             None | Some("") => Err(Error::new(Kind::Refused, "refused; nothing was changed")),
             Some(name) => Err(wrong(name)),
@@ -294,22 +305,36 @@ impl Ui {
     }
 
     /// A line that was typed; none at the end of input.
-    fn ask(&self, prompt: &str) -> Result<Option<String>> {
+    fn ask(&self, prompt: &str, stopped: &dyn Fn() -> bool) -> Result<Option<String>> {
         self.quietly(|| {
             {
                 let mut err = self.err.lock().unwrap_or_else(PoisonError::into_inner);
                 let _ = err.write_all(prompt.as_bytes()).and_then(|()| err.flush());
             }
-            let mut line = String::new();
-            let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-            match input.read_line(&mut line) {
-                Ok(0) => {
-                    // The cursor still stands behind the prompt.
-                    write_line(&self.err, "");
-                    Ok(None)
+            // Nothing ends a read from a terminal but a line, so it has a thread of its own, which Ctrl-C leaves behind.
+            let (sender, answer) = std::sync::mpsc::channel();
+            let input = self.input.clone();
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                let read = input.lock().unwrap_or_else(PoisonError::into_inner).read_line(&mut line);
+                // Nobody waits any more after Ctrl-C.
+                let _ = sender.send(read.map(|bytes| (bytes > 0).then_some(line)));
+            });
+            // In both cases below without a line the cursor still stands behind the prompt.
+            loop {
+                match answer.recv_timeout(LISTEN) {
+                    Ok(Ok(Some(line))) => return Ok(Some(line)),
+                    Ok(Ok(None)) => {
+                        write_line(&self.err, "");
+                        return Ok(None);
+                    }
+                    Ok(Err(e)) => return Err(Error::failed("cannot read the answer").why(e.to_string())),
+                    Err(RecvTimeoutError::Timeout) if !stopped() => {}
+                    Err(_) => {
+                        write_line(&self.err, "");
+                        return Err(Error::new(Kind::Interrupted, "interrupted").why("nothing was changed"));
+                    }
                 }
-                Ok(_) => Ok(Some(line)),
-                Err(e) => Err(Error::failed("cannot read the answer").why(e.to_string())),
             }
         })
     }

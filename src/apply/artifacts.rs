@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::future::{FusedFuture, FutureExt};
+
 use super::Run;
 use crate::cloud::{Map, PutOptions, Written};
 use crate::config::Packaging;
@@ -38,18 +40,28 @@ pub struct Made {
 pub async fn make(run: &Run<'_>, settings: &Settings, plan: &Plan, sources: Sources) -> Result<Made> {
     run.cancel.check()?;
     let Sources { model, image, function } = sources;
+    let image = self::image(run, settings, plan, image).fuse();
+    tokio::pin!(image);
     let work = async {
         tokio::try_join!(
             self::model(run, settings, plan, model),
-            self::image(run, settings, plan, image),
+            &mut image,
             self::function(run, settings, plan, function.map(|f| f.zip)),
         )
     };
-    let ((uploaded, crc64nvme, sent), (image, built), function) = tokio::select! {
-        done = work => done?,
-        () = run.cancel.wait() => return Err(super::pace::interrupted()
+    let done = tokio::select! {
+        done = work => Some(done?),
+        () = run.cancel.wait() => None,
+    };
+    let Some(((uploaded, crc64nvme, sent), (image, built), function)) = done else {
+        // Requests are dropped without harm, but a builder that is killed leaves its working containers behind: it is
+        // asked to end, and given the time for it.
+        if !image.is_terminated() {
+            let _ = image.await;
+        }
+        return Err(super::pace::interrupted()
             .why("what was uploaded so far is kept")
-            .next(format!("continue with: {}", run.resume))),
+            .next(format!("continue with: {}", run.resume)));
     };
     Ok(Made { changed: sent || built || function, image, built, uploaded, crc64nvme })
 }

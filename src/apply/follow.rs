@@ -66,6 +66,7 @@ pub async fn follow(
         events: Vec::new(),
         endpoint: None,
         container: Vec::new(),
+        old_lines: Vec::new(),
         failed: None,
     };
     let mut pace = run.pace();
@@ -116,6 +117,8 @@ struct Follower<'a, 'r> {
     events: Vec<StackEvent>,
     endpoint: Option<Endpoint>,
     container: Vec<String>,
+    /// What the log held before the operation touched the endpoint.
+    old_lines: Vec<String>,
     failed: Option<Endpoint>,
 }
 
@@ -132,17 +135,20 @@ impl Follower<'_, '_> {
     }
 
     async fn read_events(&mut self) -> Result<bool> {
-        let fresh = match self.run.cloud.stacks.events(self.stack, self.seen.as_deref()).await {
+        let read = match self.run.cloud.stacks.events(self.stack, self.seen.as_deref()).await {
             Ok(events) => events,
             // A deleted stack's events are only found by its ARN.
             Err(e) if e.is_aws("ValidationError") => return Ok(false),
             Err(e) => return Err(e),
         };
-        let Some(last) = fresh.last() else { return Ok(false) };
+        let Some(last) = read.last() else { return Ok(false) };
+        // Whoever joins an operation knows no event before it, and gets the stack's whole life at first.
+        let fresh = if self.seen.is_none() { &read[beginning(name_of(self.stack), &read)..] } else { &read[..] };
         self.seen = Some(last.id.clone());
         let ours: Vec<StackEvent> = fresh
-            .into_iter()
+            .iter()
             .filter(|e| self.token.is_none() || e.token.is_none() || e.token.as_deref() == self.token)
+            .cloned()
             .collect();
         for event in &ours {
             self.run.say(Event::Resource {
@@ -161,6 +167,10 @@ impl Follower<'_, '_> {
     async fn watch_endpoint(&mut self) -> bool {
         let Some(watch) = self.watch.clone() else { return false };
         let Ok(Some(endpoint)) = self.run.cloud.endpoints.endpoint(&watch.endpoint).await else { return false };
+        if self.endpoint.is_none() && endpoint.status == "InService" {
+            // The container that serves now; the one that the operation starts writes after it.
+            self.old_lines = self.tail(&watch).await;
+        }
         let moved =
             self.endpoint.as_ref().is_none_or(|old| old.status != endpoint.status || old.stage != endpoint.stage);
         if moved {
@@ -183,7 +193,8 @@ impl Follower<'_, '_> {
     }
 
     async fn read_container(&mut self, watch: &Watch) {
-        let Ok(Some(lines)) = self.run.cloud.logs.tail(&watch.log_group(), LOG_LINES).await else { return };
+        let mut lines = self.tail(watch).await;
+        lines.retain(|line| !self.old_lines.contains(line));
         for line in lines.iter().filter(|l| !self.container.contains(l)) {
             self.run.say(Event::Container(line.clone()));
         }
@@ -191,9 +202,60 @@ impl Follower<'_, '_> {
             self.container = lines;
         }
     }
+
+    /// The end of the container's log; empty when there is none or it may not be read.
+    async fn tail(&self, watch: &Watch) -> Vec<String> {
+        self.run.cloud.logs.tail(&watch.log_group(), LOG_LINES).await.ok().flatten().unwrap_or_default()
+    }
+}
+
+/// Where the newest operation begins among a stack's events: at the last event by which the stack itself began to be
+/// created, updated, imported into or deleted. A rollback belongs to what it takes back.
+fn beginning(stack: &str, events: &[StackEvent]) -> usize {
+    const BEGIN: [&str; 4] = ["CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "IMPORT_IN_PROGRESS", "DELETE_IN_PROGRESS"];
+    let begins = |e: &StackEvent| {
+        e.kind == "AWS::CloudFormation::Stack" && e.logical_id == stack && BEGIN.contains(&e.status.as_str())
+    };
+    events.iter().rposition(begins).unwrap_or(0)
 }
 
 /// `arn:...:stack/NAME/id` -> `NAME`.
 fn name_of(stack: &str) -> &str {
     stack.split(":stack/").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or(stack)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str, kind: &str, status: &str) -> StackEvent {
+        StackEvent {
+            id: format!("{id} {status}"),
+            at: 0,
+            logical_id: id.into(),
+            kind: kind.into(),
+            status: status.into(),
+            reason: None,
+            physical_id: None,
+            token: None,
+        }
+    }
+
+    #[test]
+    fn only_the_newest_operation_is_told_and_a_rollback_belongs_to_it() {
+        let stack = "AWS::CloudFormation::Stack";
+        let events = [
+            event("app", stack, "REVIEW_IN_PROGRESS"),
+            event("app", stack, "CREATE_IN_PROGRESS"),
+            event("Old", "AWS::X::Y", "CREATE_FAILED"),
+            event("app", stack, "CREATE_COMPLETE"),
+            event("app", stack, "UPDATE_IN_PROGRESS"),
+            event("New", "AWS::X::Y", "UPDATE_FAILED"),
+            event("app", stack, "UPDATE_ROLLBACK_IN_PROGRESS"),
+        ];
+        assert_eq!(beginning("app", &events), 4);
+        assert_eq!(beginning("app", &events[..4]), 1);
+        assert_eq!(beginning("app", &events[5..]), 0, "the beginning is not there: everything");
+        assert_eq!(name_of("arn:aws:cloudformation:eu-west-1:123456789012:stack/app/1"), "app");
+    }
 }

@@ -1,6 +1,6 @@
 //! One stack operation: change set, guard, execution, and what is left if it must stop half-way.
 
-use super::follow::{Ended, Watch, follow};
+use super::follow::follow;
 use super::{Run, pace};
 use crate::cloud::{Change, ChangeRequest, ChangeSetState};
 use crate::error::{Error, Kind, Result};
@@ -16,12 +16,19 @@ pub const BODY_LIMIT: usize = 51_200;
 pub struct Prepared {
     change_set: String,
     token: String,
+    /// The newest event before it is executed.
+    seen: Option<String>,
 }
 
 impl Prepared {
     /// The ClientRequestToken that its events will carry.
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// The newest event before it is executed, from where to follow.
+    pub fn seen(&self) -> Option<String> {
+        self.seen.clone()
     }
 }
 
@@ -48,7 +55,10 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
             role_arn: run.role_arn.clone(),
             import_existing: create && step.title.starts_with("foundation"),
         };
-        let change_set = run.cloud.stacks.request_changes(&request, &token).await?;
+        let change_set = match run.cloud.stacks.request_changes(&request, &token).await {
+            Ok(change_set) => change_set,
+            Err(e) => return Err(raced(run, step, e).await),
+        };
         let outcome = computed(run, &step.stack, &change_set).await;
         match outcome {
             Ok(ChangeSetState::Ready(changes)) => {
@@ -56,7 +66,16 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
                     discard(run, step, &change_set).await;
                     return Err(refusal);
                 }
-                return Ok(Some(Prepared { change_set, token }));
+                // Read before anything is begun, so that what fails here leaves nothing that has to be ended.
+                let read = pace::patiently(run, async || run.cloud.stacks.events(&step.stack, None).await).await;
+                let seen = match read {
+                    Ok(events) => events.into_iter().next_back().map(|e| e.id),
+                    Err(e) => {
+                        discard(run, step, &change_set).await;
+                        return Err(e);
+                    }
+                };
+                return Ok(Some(Prepared { change_set, token, seen }));
             }
             Ok(ChangeSetState::Empty) => {
                 discard(run, step, &change_set).await;
@@ -82,15 +101,30 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
     Err(crate::plan::busy(&step.stack, "change set obsolete"))
 }
 
-/// Executes a prepared change set and follows it to its end.
+/// Executes a prepared change set.
 ///
 /// # Errors
-/// The failure of the stack, told by [`super::failure`]; [`Kind::Interrupted`] while the operation goes on.
-pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared, watch: Option<Watch>) -> Result<Ended> {
-    let events = pace::patiently(run, async || run.cloud.stacks.events(&step.stack, None).await).await?;
-    let seen = events.into_iter().next_back().map(|e| e.id);
-    run.cloud.stacks.execute(&step.stack, &prepared.change_set, &prepared.token, run.keep_on_failure).await?;
-    follow(run, &step.stack, seen, Some(&prepared.token), watch).await
+/// What CloudFormation says; nothing was executed then. [`Kind::Busy`] when an operation runs on the stack, which may be
+/// this one if only the answer was lost.
+pub async fn execute(run: &Run<'_>, step: &Step, prepared: &Prepared) -> Result<()> {
+    let keep = run.keep_on_failure && !replaces(step);
+    if keep != run.keep_on_failure {
+        run.say(Event::Warning(
+            "--keep-on-failure holds for first creations only here: CloudFormation refuses replacements without rollback".into(),
+        ));
+    }
+    if let Err(e) = run.cloud.stacks.execute(&step.stack, &prepared.change_set, &prepared.token, keep).await {
+        // Without effect if it was begun nevertheless, as when only the answer was lost.
+        discard(run, step, &prepared.change_set).await;
+        return Err(raced(run, step, e).await);
+    }
+    Ok(())
+}
+
+/// Whether an update replaces anything. With rollback disabled CloudFormation refuses that: "Replacement type updates
+/// not supported on stack with disable-rollback".
+fn replaces(step: &Step) -> bool {
+    step.kind == StepKind::Update && step.changes.iter().any(|c| c.action == Action::Replace)
 }
 
 /// Waits until CloudFormation has computed a change set.
@@ -122,9 +156,31 @@ async fn discard(run: &Run<'_>, step: &Step, change_set: &str) {
     }
 }
 
-/// Takes back a prepared change set that is not wanted any more.
-pub async fn abandon(run: &Run<'_>, step: &Step, prepared: &Prepared) {
+/// Takes back a prepared change set that is not wanted any more, with the empty stack that it made.
+pub async fn take_back(run: &Run<'_>, step: &Step, prepared: &Prepared) {
     discard(run, step, &prepared.change_set).await;
+}
+
+/// Takes back a prepared change set because another run was faster. An empty stack stays: the other run's change set
+/// is in it.
+pub async fn abandon(run: &Run<'_>, step: &Step, prepared: &Prepared) {
+    let _ = run.cloud.stacks.discard(&step.stack, &prepared.change_set).await;
+}
+
+/// Tells a refusal because another run has begun to change the stack meanwhile from every other one. CloudFormation has
+/// several texts for it (already exists, in progress, not found), so the stack is asked.
+async fn raced(run: &Run<'_>, step: &Step, error: Error) -> Error {
+    if error.aws().is_none() || matches!(error.kind(), Kind::Access | Kind::Busy) {
+        return error;
+    }
+    match run.cloud.stacks.stack(&step.stack).await {
+        Ok(Some(stack)) if stack.busy() => crate::plan::busy(&step.stack, &stack.status),
+        // It was to be made and somebody else has made it.
+        Ok(Some(stack)) if step.kind != StepKind::Update && stack.status == "CREATE_COMPLETE" => {
+            crate::plan::busy(&step.stack, &stack.status)
+        }
+        _ => error,
+    }
 }
 
 /// Deletes a stack whose first creation failed.

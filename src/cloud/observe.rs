@@ -1,6 +1,7 @@
 //! Reads everything a plan needs, in two rounds of parallel calls. Changes nothing.
 
 use super::{BucketState, Cloud};
+use crate::container::manifest::DOCKER_MANIFEST;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Deployed, Local, LocalImage, LocalModel, World};
 use crate::record;
@@ -57,16 +58,14 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
         world.bucket = Some(bucket_state(cloud, &bucket, adopted).await?);
     }
     if !ready && world.bucket != Some(BucketState::Owned) {
+        // What was made elsewhere must be there already: without it the stack would only fail later, and slowly.
+        tokio::try_join!(external_model(cloud, local), prebuilt(cloud, &world, local))?;
         return Ok(world);
     }
     let model = async {
         match &local.model {
             LocalModel::Tree { key, .. } => model_marker(cloud, &bucket, key).await,
-            LocalModel::External { bucket, key } => match model_marker(cloud, bucket, key).await? {
-                Some(found) => Ok(Some(found)),
-                None => Err(Error::usage(format!("there is no model artifact s3://{bucket}/{key}"))
-                    .next("check models.uri, or let comfy-deploy make the artifact from models.dir")),
-            },
+            LocalModel::External { .. } => external_model(cloud, local).await,
             LocalModel::Keep => Ok(Some(None)),
         }
     };
@@ -81,6 +80,7 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
             LocalImage::Context { tag } if ready => {
                 Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest))
             }
+            LocalImage::Prebuilt { .. } => prebuilt(cloud, &world, local).await.map(|()| None),
             _ => Ok(None),
         }
     };
@@ -94,6 +94,44 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
     world.last_record = records.n;
     world.open_record = (!records.ended).then_some(records.n);
     Ok(world)
+}
+
+/// The model artifact that was made elsewhere, with its checksum; nothing if none is named.
+async fn external_model(cloud: &Cloud, local: &Local) -> Result<Option<Option<String>>> {
+    let LocalModel::External { bucket, key } = &local.model else { return Ok(None) };
+    match model_marker(cloud, bucket, key).await? {
+        Some(found) => Ok(Some(found)),
+        None => Err(Error::usage(format!("there is no model artifact s3://{bucket}/{key}"))
+            .next("check models.uri, or let comfy-deploy make the artifact from models.dir")),
+    }
+}
+
+/// Refuses a prebuilt image that SageMaker would refuse, as far as this account's registry can tell. What is deployed
+/// already, or lies in another registry, is not looked at.
+async fn prebuilt(cloud: &Cloud, world: &World, local: &Local) -> Result<()> {
+    let LocalImage::Prebuilt { uri } = &local.image else { return Ok(()) };
+    let deployed = world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage"));
+    if deployed == Some(uri) {
+        return Ok(());
+    }
+    let host = uri.split_once('/').map_or("", |(first, _)| first);
+    if host.contains(['.', ':']) || host == "localhost" {
+        return Ok(());
+    }
+    let Some((repository, reference)) = uri.split_once('@').or_else(|| uri.rsplit_once(':')) else { return Ok(()) };
+    let Some(manifest) = cloud.images.manifest(repository, reference).await? else {
+        return Err(Error::usage(format!("there is no image {uri} in ECR in this account and region"))
+            .next("check image.uri, or leave it out and comfy-deploy builds the image"));
+    };
+    if manifest.media_type != DOCKER_MANIFEST {
+        return Err(Error::usage(format!("SageMaker would refuse the image {uri}"))
+            .why(format!("its manifest has the media type {}; only {DOCKER_MANIFEST} is taken", manifest.media_type))
+            .next(
+                "push it again in Docker's format (`buildah push --format v2s2`, `docker buildx build --provenance=false \
+                 --sbom=false --output type=image,push=true,oci-mediatypes=false`), or leave image.uri out",
+            ));
+    }
+    Ok(())
 }
 
 /// What `status` shows beyond a plan's needs: the live config and the scalable target.

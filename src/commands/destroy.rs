@@ -86,7 +86,7 @@ fn confirm(context: &Context<'_>, args: &cli::Destroy, name: &str, account: &str
             "This deletes the endpoint and the function of {name} in account {account}, region {region}."
         ));
     }
-    context.ui.confirm_name(name, args.confirm.as_deref(), "--confirm")
+    context.ui.confirm_name(name, args.confirm.as_deref(), "--confirm", &|| context.cancel.is_set())
 }
 
 /// CloudFormation's word is not enough: an endpoint costs money as long as it is there.

@@ -73,7 +73,11 @@ pub async fn planned(
     let begun = Instant::now();
     let mut told = false;
     loop {
-        let look = look(context, wanted).await?;
+        // Files are hashed on threads that nobody can stop; the process ends without them.
+        let look = tokio::select! {
+            look = look(context, wanted) => look?,
+            () = context.cancel.wait() => return Err(crate::apply::pace::interrupted().why("nothing was changed")),
+        };
         match plan(&context.settings, &look.local, &look.world) {
             Err(e) if e.kind() == Kind::Busy && context.settings.wait_lock.is_some_and(|w| begun.elapsed() < w) => {
                 if !told {
@@ -83,7 +87,7 @@ pub async fn planned(
                 let pause = if context.settings.sandbox.is_some() { 300 } else { 10_000 };
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(pause)) => {}
-                    () = context.cancel.wait() => return Err(crate::apply::pace::interrupted()),
+                    () = context.cancel.wait() => return Err(crate::apply::pace::interrupted().why("nothing was changed")),
                 }
             }
             Err(e) => return Err(e),
@@ -102,9 +106,4 @@ fn scan(settings: &Settings, wanted: Wanted, reporter: &dyn crate::progress::Rep
         (LocalImage::Keep, None)
     };
     Ok((Local { model, image, function }, sources))
-}
-
-/// The image that the stack runs now; empty without a stack.
-pub fn deployed_image(world: &World) -> String {
-    world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage").cloned()).unwrap_or_default()
 }

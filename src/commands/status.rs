@@ -15,8 +15,15 @@ use crate::stack;
 /// # Errors
 /// Whatever AWS says.
 pub async fn run(context: &Context<'_>) -> Result<Done> {
-    let look::Look { mut world, .. } = look::look(context, Wanted::nothing()).await?;
-    observe::details(&context.cloud, &mut world).await?;
+    let read = async {
+        let look::Look { mut world, .. } = look::look(context, Wanted::nothing()).await?;
+        observe::details(&context.cloud, &mut world).await?;
+        Ok(world)
+    };
+    let world = tokio::select! {
+        world = read => world?,
+        () = context.cancel.wait() => return Err(crate::apply::pace::interrupted()),
+    };
     let settings = &context.settings;
     let name = settings.stack();
     let service = world.service.as_ref().map(|s| &s.stack);

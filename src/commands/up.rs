@@ -23,7 +23,9 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
 pub async fn carry_out(context: &Context<'_>, verb: &'static str, look: Look, plan: &Plan) -> Result<Done> {
     let Look { local, world, sources } = look;
     if plan.is_empty() {
-        let done = deploy::Deployed { image: look::deployed_image(&world), ..deploy::Deployed::default() };
+        let run = context.run();
+        let job = Job { settings: &context.settings, plan, local: &local, world: &world, sources, verb, now };
+        let done = deploy::complete(&run, job).await?;
         let stack = world.service.as_ref().map(|s| s.stack.clone());
         let (text, data) = result::describe(context, plan, &world, stack.as_ref(), &done);
         return Ok(Done::new(format!("Nothing to do: {} is as the config says.\n\n{text}", plan.target.stack), data));
@@ -35,7 +37,7 @@ pub async fn carry_out(context: &Context<'_>, verb: &'static str, look: Look, pl
     for step in plan.foundation.iter().chain(&plan.service).filter(|s| s.kind == StepKind::Recreate) {
         explain_failure(context, &step.stack).await?;
     }
-    if !context.ui.confirm("Deploy this?")? {
+    if !context.ui.confirm("Deploy this?", &|| context.cancel.is_set())? {
         return Err(Error::new(Kind::Refused, "not confirmed; nothing was changed"));
     }
     let run = context.run();

@@ -9,10 +9,34 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// Turns true when the run must stop. A sender that is gone never cancels.
 pub type Cancel = watch::Receiver<bool>;
+
+/// A [`Cancel`] that turns true at the first SIGINT, SIGTERM or SIGHUP (the terminal is gone). From then on these signals
+/// end nothing by themselves: whoever calls this must stop when it turns true.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn cancel_on_signals() -> io::Result<Cancel> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (stop, cancel) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        stop.send_replace(true);
+        // A sender that is gone would never cancel those who ask later.
+        stop.closed().await;
+    });
+    Ok(cancel)
+}
 
 /// How long a tool may take to clean up after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -356,6 +380,20 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(15));
         let pid = lines[0].1.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it still runs");
+    }
+
+    #[tokio::test]
+    async fn signals_cancel() {
+        let cancel = cancel_on_signals().expect("handlers");
+        assert!(!*cancel.borrow());
+        let late = cancel.clone();
+        let raise = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("raised");
+        };
+        let invocation = shell("sleep 60");
+        let ((exit, _), ()) = tokio::join!(run(&invocation, &cancel), raise);
+        assert_eq!((exit, *late.borrow()), (Exit::Cancelled, true));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use crate::cloud::Map;
 use crate::config::ScheduleEntry;
 use crate::error::{Error, Kind, Result};
 use crate::settings::Settings;
-use crate::stack;
+use crate::stack::{self, ModelData};
 
 /// What `scale` changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,19 +108,21 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
     let target = target(settings, world);
     let pseudo = world.pseudo(&target.stack, &target.region);
     let mut parameters = deployed.stack.parameters.clone();
+    let place = |parameters: &mut Map, bucket: &str, key: &str| {
+        let packaging = settings.config.models.packaging;
+        let model = ModelData { bucket: bucket.to_owned(), key: key.to_owned(), packaging };
+        // The stack's own bucket, which need not be the one that the config names by now.
+        let own = parameters.get("DeploymentBucket").cloned().unwrap_or_default();
+        parameters.extend(stack::model_parameters(&model, &own));
+    };
     let model_plan = match model {
         LocalModel::Keep => ModelPlan::Keep,
         LocalModel::External { bucket, key } => {
-            parameters.insert("ModelDataS3Key".into(), key.clone());
-            parameters.insert(
-                "ModelDataBucket".into(),
-                if *bucket == target.bucket { String::new() } else { bucket.clone() },
-            );
+            place(&mut parameters, bucket, key);
             ModelPlan::External { bucket: bucket.clone(), key: key.clone() }
         }
         LocalModel::Tree { id, key, bytes, files } => {
-            parameters.insert("ModelDataS3Key".into(), key.clone());
-            parameters.insert("ModelDataBucket".into(), String::new());
+            place(&mut parameters, &target.bucket, key);
             match world.model_present {
                 true => ModelPlan::Present { id: id.clone(), key: key.clone(), bytes: *bytes },
                 false => ModelPlan::Upload { id: id.clone(), key: key.clone(), bytes: *bytes, files: *files },

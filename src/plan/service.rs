@@ -61,7 +61,8 @@ pub enum Readiness {
 /// Sorts CloudFormation's stack states.
 ///
 /// # Errors
-/// UPDATE_ROLLBACK_FAILED, which only a person can end.
+/// UPDATE_ROLLBACK_FAILED, which only a person can end; [`crate::error::Kind::Busy`] while it is being deleted, for
+/// then there is nothing to follow to a good end.
 pub fn readiness(stack: &Stack) -> Result<Readiness> {
     Ok(match stack.status.as_str() {
         "REVIEW_IN_PROGRESS" => Readiness::Create,
@@ -74,6 +75,7 @@ pub fn readiness(stack: &Stack) -> Result<Readiness> {
                     stack.name
                 )));
         }
+        "DELETE_IN_PROGRESS" => return Err(busy(&stack.name, &stack.status)),
         _ if stack.busy() => Readiness::Busy,
         _ => Readiness::Update,
     })
@@ -92,6 +94,8 @@ pub(super) fn steps(
     let pseudo = world.pseudo(&target.stack, &target.region);
 
     let deployed = match &world.service {
+        // There is nothing to compare with, and nothing to attach to.
+        Some(d) if d.stack.status == "DELETE_IN_PROGRESS" => return Err(busy(&target.stack, &d.stack.status)),
         Some(d) => match readiness(&d.stack)? {
             Readiness::Create | Readiness::Recreate => None,
             Readiness::Update | Readiness::Busy => Some((d, stack::parse(&d.body)?)),
@@ -176,7 +180,7 @@ pub(super) fn steps(
 }
 
 /// A stack's tags without those that AWS adds.
-pub(super) fn user_tags(tags: &Map) -> Map {
+pub fn user_tags(tags: &Map) -> Map {
     tags.iter().filter(|(k, _)| !k.starts_with("aws:")).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 

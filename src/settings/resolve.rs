@@ -270,18 +270,14 @@ fn sandbox_url(value: &str) -> Option<String> {
 
 /// The sandbox is on this machine; anything else could be a real account.
 fn loopback(url: &str) -> Result<()> {
-    if url.is_empty() {
+    let address = url.strip_prefix("http://").map(|rest| rest.replace("localhost", "127.0.0.1"));
+    let address = address.and_then(|a| a.parse::<std::net::SocketAddr>().ok());
+    if url.is_empty() || address.is_some_and(|a| a.ip().is_loopback()) {
         return Ok(());
     }
-    let host = url.strip_prefix("http://").map(|rest| rest.split('/').next().unwrap_or_default());
-    let host =
-        host.map(|h| h.rsplit_once(':').map_or(h, |(host, port)| if port.parse::<u16>().is_ok() { host } else { h }));
-    match host {
-        Some("127.0.0.1" | "localhost" | "[::1]") => Ok(()),
-        _ => Err(Error::usage(format!("--sandbox={url} is not on this machine"))
-            .why("allowed: http://127.0.0.1:PORT, so that a real account is out of reach")
-            .next("--sandbox alone starts or finds it")),
-    }
+    Err(Error::usage(format!("--sandbox={url} is not on this machine"))
+        .why("allowed: http://127.0.0.1:PORT, so that a real account is out of reach")
+        .next("--sandbox alone starts or finds it"))
 }
 
 fn time(value: Option<(String, Origin)>) -> Result<Option<Duration>> {

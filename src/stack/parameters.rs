@@ -57,27 +57,15 @@ pub fn foundation_parameters(settings: &Settings, account: &str) -> Map {
 pub fn service_parameters(settings: &Settings, artifacts: &Artifacts, model_version: &str) -> Map {
     let config = &settings.config;
     let (endpoint, scaling, lambda) = (&config.endpoint, &config.autoscaling, &config.lambda);
-    let model = &artifacts.model;
     let target = match scaling.target {
         ScalingGoal::Concurrency(target) => Some(target),
         ScalingGoal::Off(_) => None,
     };
-    map([
+    let mut parameters = map([
         ("AppName", settings.stack()),
         ("DeploymentBucket", artifacts.bucket.clone()),
         ("KmsKeyArn", config.storage.kms_key_arn.clone().unwrap_or_default()),
         ("ModelVersion", model_version.to_owned()),
-        ("ModelDataBucket", if model.bucket == artifacts.bucket { String::new() } else { model.bucket.clone() }),
-        ("ModelDataS3Key", model.key.clone()),
-        ("ModelDataPrefix", readable_prefix(model)),
-        (
-            "ModelPackaging",
-            match model.packaging {
-                Packaging::Tar => "tar",
-                Packaging::Uncompressed => "uncompressed",
-            }
-            .to_owned(),
-        ),
         ("ModelEcrImage", artifacts.image.clone()),
         ("ModelEcrRegistry", artifacts.registry.clone()),
         ("RepositoryName", repository_of(&artifacts.image).to_owned()),
@@ -122,6 +110,23 @@ pub fn service_parameters(settings: &Settings, artifacts: &Artifacts, model_vers
         ("LambdaRoleArn", lambda.role_arn.clone().unwrap_or_default()),
         ("RolePath", config.iam.role_path.clone().unwrap_or_else(|| "/".to_owned())),
         ("PermissionsBoundary", config.iam.permissions_boundary.clone().unwrap_or_default()),
+    ]);
+    parameters.extend(model_parameters(&artifacts.model, &artifacts.bucket));
+    parameters
+}
+
+/// The parameters that say where the model artifact is and what the execution role may read of its bucket.
+/// `deployment_bucket` is the stack's `DeploymentBucket`.
+pub fn model_parameters(model: &ModelData, deployment_bucket: &str) -> Map {
+    let packaging = match model.packaging {
+        Packaging::Tar => "tar",
+        Packaging::Uncompressed => "uncompressed",
+    };
+    map([
+        ("ModelDataBucket", if model.bucket == deployment_bucket { String::new() } else { model.bucket.clone() }),
+        ("ModelDataS3Key", model.key.clone()),
+        ("ModelDataPrefix", readable_prefix(model)),
+        ("ModelPackaging", packaging.to_owned()),
     ])
 }
 

@@ -15,10 +15,13 @@ use crate::progress::{Event, Reporter, Silent};
 #[derive(Default)]
 struct Fake(Mutex<State>);
 
+type Parts = BTreeMap<u32, (Bytes, String)>;
+
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, (Bytes, String)>,
-    uploads: BTreeMap<String, (String, BTreeMap<u32, (Bytes, String)>)>,
+    /// By upload id: the key, and the parts with their checksums.
+    uploads: BTreeMap<String, (String, Parts)>,
     /// Operation, or operation and part (`part 2`), and the errors of its next calls.
     faults: BTreeMap<String, Vec<Error>>,
     /// Operations in order, parts with their numbers.
@@ -487,7 +490,7 @@ fn parts_are_as_large_as_they_must_be_and_fit_into_memory() {
     let defaults = Options::default();
     for total in [1, 300 * MIB, 20 << 30, 512 << 30, MEMORY * PARTS_MAX] {
         let size = part_size(total).unwrap();
-        assert!(total.div_ceil(size) <= PARTS_MAX && size % MIB == 0);
+        assert!(total.div_ceil(size) <= PARTS_MAX && size.is_multiple_of(MIB));
         let parallel = (defaults.memory / size).min(defaults.parallel as u64);
         assert!(parallel >= 1 && parallel * size <= 192 * MIB, "{parallel} parts of {size}");
     }

@@ -20,6 +20,11 @@ fn colour_follows_the_conventions() {
     assert_eq!(manner(&[("CI", "true")], TTY).progress, ProgressChoice::Plain);
 }
 
+/// Nobody presses Ctrl-C.
+fn never() -> bool {
+    false
+}
+
 fn ui(ask: bool, yes: bool, typed: &'static str) -> Ui {
     let manner = Manner { ask, yes, ..manner(&[], Terminal::default()) };
     Ui::with(manner, Box::new(std::io::sink()), Box::new(std::io::sink()), Box::new(typed.as_bytes()))
@@ -27,19 +32,39 @@ fn ui(ask: bool, yes: bool, typed: &'static str) -> Ui {
 
 #[test]
 fn nobody_is_asked_without_a_terminal() {
-    assert_eq!(ui(false, false, "y\n").confirm("Go on?").expect_err("no terminal").kind(), Kind::Refused);
-    assert!(ui(false, true, "").confirm("Go on?").expect("--yes"));
-    assert!(ui(true, false, "maybe\ny\n").confirm("Go on?").expect("asked"));
-    assert!(!ui(true, false, "\n").confirm("Go on?").expect("asked"));
-    assert!(!ui(true, false, "").confirm("Go on?").expect("end of input"));
+    assert_eq!(ui(false, false, "y\n").confirm("Go on?", &never).expect_err("no terminal").kind(), Kind::Refused);
+    assert!(ui(false, true, "").confirm("Go on?", &never).expect("--yes"));
+    assert!(ui(true, false, "maybe\ny\n").confirm("Go on?", &never).expect("asked"));
+    assert!(!ui(true, false, "\n").confirm("Go on?", &never).expect("asked"));
+    assert!(!ui(true, false, "").confirm("Go on?", &never).expect("end of input"));
+}
+
+#[test]
+fn ctrl_c_ends_a_question_that_nobody_answers() {
+    /// A terminal at which nobody types.
+    struct Silent;
+    impl std::io::Read for Silent {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    let manner = Manner { ask: true, ..manner(&[], Terminal::default()) };
+    let input = Box::new(std::io::BufReader::new(Silent));
+    let ui = Ui::with(manner, Box::new(std::io::sink()), Box::new(std::io::sink()), input);
+    let looks = std::cell::Cell::new(0);
+    let second = || looks.replace(looks.get() + 1) == 1;
+    assert_eq!(ui.confirm("Go on?", &second).expect_err("stopped").kind(), Kind::Interrupted);
+    assert_eq!(looks.get(), 2);
 }
 
 #[test]
 fn a_name_must_be_the_name() {
-    assert!(ui(false, true, "").confirm_name("comfy", None, "--confirm").is_err());
-    assert!(ui(false, false, "").confirm_name("comfy", Some("comfy"), "--confirm").is_ok());
-    assert!(ui(true, false, "comfi\n").confirm_name("comfy", None, "--confirm").is_err());
-    assert!(ui(true, false, "comfy\n").confirm_name("comfy", None, "--confirm").is_ok());
+    assert!(ui(false, true, "").confirm_name("comfy", None, "--confirm", &never).is_err());
+    assert!(ui(false, false, "").confirm_name("comfy", Some("comfy"), "--confirm", &never).is_ok());
+    assert!(ui(true, false, "comfi\n").confirm_name("comfy", None, "--confirm", &never).is_err());
+    assert!(ui(true, false, "comfy\n").confirm_name("comfy", None, "--confirm", &never).is_ok());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A real buildah against a real registry (Debian: buildah, docker-registry, apache2-utils).
+//! Real container tools against a real registry (Debian: buildah, docker-registry, apache2-utils; podman if there).
 //!
 //! Without them the tests say so and pass, unless `COMFY_DEPLOY_REQUIRE_TOOLS` is set, as it is where they must be.
 
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use comfy_deploy::cloud::{Images, Manifest, RegistryLogin, Repository, Written};
 use comfy_deploy::config::{Builder, Comfyui, Image};
 use comfy_deploy::container::{
-    Builders, Cancel, Exit, Invocation, OnLine, Processes, Runner, Tool, build_and_push, build_reference, gate,
+    Builders, Cancel, Exit, Invocation, OnLine, Processes, Runner, Stream, Tool, build_and_push, build_reference, gate,
     manifest,
 };
 use comfy_deploy::error::{Error, Kind, Result};
@@ -197,26 +197,31 @@ fn image(root: &Path, dockerfile: &str) -> ImageContext {
 const GOOD: &str = "FROM scratch AS inference\nARG COMFYUI_GIT_REF\nLABEL ref=${COMFYUI_GIT_REF}\nCOPY . /\n\
                     ENTRYPOINT [\"/comfy-serve\"]\nFROM scratch AS gui\n";
 
-/// The tool, or none when the test is skipped.
-async fn tool(runner: &dyn Runner) -> Option<Tool> {
+/// The tools to try: buildah, and podman where it is installed.
+async fn tools(runner: &dyn Runner) -> Vec<Tool> {
     let there = |program: &str, arg: &str| {
         Command::new(program).arg(arg).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     };
-    if there("buildah", "--version") && there("docker-registry", "--version") && there("htpasswd", "-h") {
-        return Some(Builders::detect(Builder::Buildah, runner).await.expect("buildah works"));
-    }
     assert!(
-        std::env::var_os("COMFY_DEPLOY_REQUIRE_TOOLS").is_none(),
-        "apt-get install --no-install-recommends buildah docker-registry apache2-utils"
+        there("buildah", "--version") && there("docker-registry", "--version") && there("htpasswd", "-h"),
+        "these tests need real tools: apt-get install --no-install-recommends buildah docker-registry apache2-utils"
     );
-    eprintln!("skipped: buildah, docker-registry or htpasswd is not installed");
-    None
+    let mut tools = vec![Builders::detect(Builder::Buildah, runner).await.expect("buildah works")];
+    if there("podman", "--version") {
+        tools.push(Builders::detect(Builder::Podman, runner).await.expect("podman works"));
+    }
+    tools
 }
 
 #[tokio::test]
-async fn buildah_builds_pushes_and_passes_the_gate() {
+async fn images_are_built_pushed_and_pass_the_gate() {
     let runner = Own::new();
-    let Some(tool) = tool(&runner).await else { return };
+    for tool in tools(&runner).await {
+        builds_pushes_and_passes(&tool, &runner).await;
+    }
+}
+
+async fn builds_pushes_and_passes(tool: &Tool, runner: &Own) {
     let registry = Registry::start().await;
     let root = tempfile::tempdir().expect("temporary directory");
     let image = image(root.path(), GOOD);
@@ -224,7 +229,7 @@ async fn buildah_builds_pushes_and_passes_the_gate() {
     let build_tag = reference.rsplit_once(':').expect("a tag").1;
     let (_stop, cancel) = watch::channel(false);
     let lines = Lines::default();
-    let built = build_and_push(&tool, &image, &reference, &registry, &runner, &lines, &cancel).await.expect("built");
+    let built = build_and_push(tool, &image, &reference, &registry, runner, &lines, &cancel).await.expect("built");
     assert_eq!(registry.logins.load(Ordering::SeqCst), 1);
     assert!(!lines.0.lock().expect("lock").is_empty(), "no progress was shown");
 
@@ -242,8 +247,10 @@ async fn buildah_builds_pushes_and_passes_the_gate() {
     let oci = format!("{}/app:build-oci", registry.host);
     let local = "localhost/comfy-deploy/app:last";
     let credentials = format!("AWS:{PASSWORD}");
-    let mut push =
-        Invocation::new("buildah", &["push", "--format", "oci", "--tls-verify=false", "--creds", &credentials]);
+    let mut push = Invocation::new(
+        tool.kind.program(),
+        &["push", "--format", "oci", "--tls-verify=false", "--creds", &credentials],
+    );
     push.args(&[local, &oci]);
     let mut said = String::new();
     let exit = runner.run(&push, &cancel, &mut |_, line| said += line).await.expect("starts");
@@ -258,7 +265,12 @@ async fn buildah_builds_pushes_and_passes_the_gate() {
 #[tokio::test]
 async fn what_goes_wrong_with_a_real_tool() {
     let runner = Own::new();
-    let Some(tool) = tool(&runner).await else { return };
+    for tool in tools(&runner).await {
+        goes_wrong(&tool, &runner).await;
+    }
+}
+
+async fn goes_wrong(tool: &Tool, runner: &Own) {
     let mut registry = Registry::start().await;
     let root = tempfile::tempdir().expect("temporary directory");
     let reference = format!("{}/app:build-1", registry.host);
@@ -266,14 +278,14 @@ async fn what_goes_wrong_with_a_real_tool() {
     let lines = Lines::default();
 
     let broken = image(root.path(), "FROM scratch AS inference\nCOPY not-there /\n");
-    let error = build_and_push(&tool, &broken, &reference, &registry, &runner, &lines, &cancel).await;
+    let error = build_and_push(tool, &broken, &reference, &registry, runner, &lines, &cancel).await;
     let error = error.expect_err("the build fails");
     assert!(error.to_string().contains("not-there"), "{error}");
     assert_eq!(registry.logins.load(Ordering::SeqCst), 1);
 
     registry.password = "wrong-one".into();
     let good = image(root.path(), GOOD);
-    let error = build_and_push(&tool, &good, &reference, &registry, &runner, &lines, &cancel).await;
+    let error = build_and_push(tool, &good, &reference, &registry, runner, &lines, &cancel).await;
     let error = error.expect_err("the push is refused");
     assert_eq!(error.kind(), Kind::Access, "{error}");
     assert_eq!(registry.logins.load(Ordering::SeqCst), 3, "not tried again with a new login");
@@ -281,8 +293,101 @@ async fn what_goes_wrong_with_a_real_tool() {
 
     registry.password = PASSWORD.into();
     let no_entrypoint = image(root.path(), "FROM scratch AS inference\nCOPY . /\n");
-    build_and_push(&tool, &no_entrypoint, &reference, &registry, &runner, &lines, &cancel).await.expect("built");
+    build_and_push(tool, &no_entrypoint, &reference, &registry, runner, &lines, &cancel).await.expect("built");
     let error = gate(&registry, "app", "build-1", "c-1").await.expect_err("refused");
     assert!(error.to_string().contains("ENTRYPOINT"), "{error}");
     assert!(registry.manifest("app", "c-1").await.expect("answers").is_none());
+}
+
+/// Standard output of a command that must succeed.
+async fn output(runner: &dyn Runner, args: &[&str]) -> String {
+    let (_stop, cancel) = watch::channel(false);
+    let (mut out, mut said) = (String::new(), String::new());
+    let exit = runner
+        .run(&Invocation::new("buildah", args), &cancel, &mut |stream, line| {
+            said += line;
+            if stream == Stream::Out {
+                out += line;
+            }
+        })
+        .await;
+    assert!(exit.expect("starts").ok(), "{said}");
+    out
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(next) = todo.pop() {
+        for entry in fs::read_dir(next).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                all.push(path.strip_prefix(dir).expect("below").to_string_lossy().into_owned());
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// What we hash is what the tool copies: the ignore file is read alike.
+#[tokio::test]
+async fn the_ignore_file_means_the_same_to_the_tool() {
+    let runner = Own::new();
+    let Some(tool) = tools(&runner).await.into_iter().next() else { return };
+    let registry = Registry::start().await;
+    let root = tempfile::tempdir().expect("temporary directory");
+    image(root.path(), GOOD);
+    let dir = root.path().join("image");
+    let ignore =
+        "# models\n*.safetensors\n**/*.tmp\n/models/\n!models/keep/a.txt\nlib/*\n!lib/b.py\nx[0-9].?\n\\*odd\n";
+    fs::write(dir.join(".dockerignore"), ignore).expect("written");
+    for name in [
+        "a.safetensors",
+        "sub/b.safetensors",
+        "c.tmp",
+        "sub/deep/d.tmp",
+        "models/e.txt",
+        "models/keep/a.txt",
+        "models/keep/f.txt",
+        "lib/b.py",
+        "lib/c.py",
+        "x1.y",
+        "x1.yy",
+        "*odd",
+        "odd",
+    ] {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+        fs::write(path, name).expect("written");
+    }
+    let settings = Image { target: Some("inference".into()), ..Image::default() };
+    let context = context(root.path(), &settings, &Comfyui::default()).expect("a context");
+    let reference = format!("{}/app:build-1", registry.host);
+    let (_stop, cancel) = watch::channel(false);
+    let lines = Lines::default();
+    build_and_push(&tool, &context, &reference, &registry, &runner, &lines, &cancel).await.expect("built");
+
+    let container = output(&runner, &["from", "--pull-never", "localhost/comfy-deploy/app:last"]).await;
+    let mounted = output(&runner, &["mount", &container]).await;
+    let copied = files(Path::new(mounted.trim()));
+    output(&runner, &["rm", &container]).await;
+    let expected = [
+        ".dockerignore",
+        "Dockerfile",
+        "comfy-serve",
+        "lib/b.py",
+        "models/keep/a.txt",
+        "odd",
+        "sub/b.safetensors",
+        "x1.yy",
+    ];
+    assert_eq!(copied, expected);
+    assert_eq!(context.files, expected.len() as u64);
+    assert_eq!(
+        context.bytes,
+        expected.iter().map(|name| fs::metadata(dir.join(name)).expect("there").len()).sum::<u64>()
+    );
 }

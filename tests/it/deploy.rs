@@ -79,7 +79,7 @@ fn update_model_moves_the_endpoint_and_nothing_else_and_clears_the_old_one_away(
     assert_ne!(second["model"]["key"], first["model"]["key"]);
     assert_eq!(endpoint(&sandbox)["EndpointConfigName"], second["endpoint"]["config"]);
     let live = second["endpoint"]["config"].as_str().unwrap().to_owned();
-    assert_eq!(configs(&sandbox), [live.clone()]);
+    assert_eq!(configs(&sandbox), models(&sandbox));
     assert_eq!(models(&sandbox), [live]);
 }
 

@@ -1,6 +1,12 @@
 //! The integration tests, one binary: the real program against the sandbox in this process.
 
+mod bad_input;
+mod builder;
 mod clients;
 mod containers;
 mod deploy;
+mod documents;
+mod interrupted;
+mod probe;
+mod stand_in;
 mod support;

@@ -66,9 +66,7 @@ impl Sandbox {
     }
 
     pub fn http(&self) -> reqwest::blocking::Client {
-        // reqwest is built without a TLS provider of its own.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        reqwest::blocking::Client::builder().no_proxy().build().unwrap()
+        http()
     }
 
     /// Pushes a small image with an entry point over the registry protocol; returns its digest. `oci` for the media
@@ -130,6 +128,13 @@ impl Drop for Sandbox {
             let _ = self.runtime.block_on(running.stop());
         }
     }
+}
+
+/// An HTTP client that knows no proxy.
+pub fn http() -> reqwest::blocking::Client {
+    // reqwest is built without a TLS provider of its own.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::blocking::Client::builder().no_proxy().build().unwrap()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -239,10 +244,10 @@ pub fn run(mut command: Command) -> Ran {
     let begun = Instant::now();
     let output = command.output().unwrap();
     Ran {
+        took: begun.elapsed(),
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: begun.elapsed(),
     }
 }
 

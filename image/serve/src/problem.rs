@@ -44,7 +44,7 @@ impl Problem {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the image was not ready in time; the job was cancelled")
     }
 
-    /// The body, never longer than [`LIMIT`] bytes.
+    /// The body, at most 2,048 bytes.
     pub fn body(&self) -> String {
         let message: String = self.message.chars().take(LONGEST_MESSAGE).collect();
         let render =

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn descriptor(kind: &str, n: u64) -> Value {
@@ -125,5 +127,31 @@ fn configs() {
     ] {
         let got = check_config(bad.as_bytes()).expect_err("refused");
         assert!(got.contains(why), "{got}");
+    }
+}
+
+proptest! {
+    /// A repair changes types and nothing else: the same blobs, in the same order, and it passes.
+    #[test]
+    fn repairs_keep_every_blob(sizes in prop::collection::vec(0u64..=u64::MAX, 1..20)) {
+        let mut body: Value = serde_json::from_str(&image(OCI_MANIFEST, OCI_CONFIG, &[]).body).expect("JSON");
+        body["layers"] = sizes.iter().map(|size| descriptor(OCI_LAYER, *size)).collect();
+        let Verdict::Repair(repaired) = check(&manifest(OCI_MANIFEST, &body)) else { panic!("not repaired") };
+        prop_assert_eq!(check(&repaired), Verdict::Ok);
+        let after: Value = serde_json::from_str(&repaired.body).expect("JSON");
+        let blobs = |body: &Value| -> Vec<(Value, Value)> {
+            let layers = body["layers"].as_array().cloned().unwrap_or_default();
+            layers.iter().map(|layer| (layer["digest"].clone(), layer["size"].clone())).collect()
+        };
+        prop_assert_eq!(blobs(&after), blobs(&body));
+        prop_assert_eq!(&after["config"]["digest"], &body["config"]["digest"]);
+    }
+
+    /// Whatever a registry holds, the judgement does not panic.
+    #[test]
+    fn anything_is_judged(kind in prop::sample::select(vec![DOCKER_MANIFEST, OCI_MANIFEST, OCI_INDEX, "x"]), body in ".{0,200}") {
+        let manifest = Manifest { digest: "sha256:0".into(), media_type: kind.into(), body: body.clone() };
+        prop_assert!(matches!(check(&manifest), Verdict::Refuse(_)));
+        prop_assert!(check_config(body.as_bytes()).is_err());
     }
 }

@@ -191,7 +191,36 @@ fn glob(tokens: &[Token], text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::IgnoreFile;
+
+    proptest! {
+        /// A name ignores itself and what is below it; readmitting it last undoes that; nothing else is touched.
+        #[test]
+        fn names_mean_themselves(path in "[a-c]{1,2}(/[a-c]{1,2}){0,3}", below in "[a-c]{1,2}", other in "[d-f]{1,3}(/[a-c]){0,2}") {
+            prop_assert!(ignored(&path, &path));
+            let child = format!("{path}/{below}");
+            prop_assert!(ignored(&path, &child));
+            prop_assert!(!ignored(&path, &other));
+            let undone = format!("{path}\n!{path}");
+            prop_assert!(!ignored(&undone, &path) && !ignored(&undone, &child));
+        }
+
+        /// A directory that is not entered holds nothing that would be readmitted.
+        #[test]
+        fn what_is_not_entered_is_ignored(
+            rules in prop::collection::vec("!?([ab*]|\\*\\*)(/([ab*]|\\*\\*)){0,3}", 1..5),
+            dir in "[ab](/[ab]){0,2}",
+            below in "[ab](/[ab]){0,2}",
+        ) {
+            let rules = IgnoreFile::parse(&rules.join("\n")).expect("valid patterns");
+            let child = format!("{dir}/{below}");
+            if rules.matches(&dir) && !rules.may_readmit_below(&dir) {
+                prop_assert!(rules.matches(&child), "{}", child);
+            }
+        }
+    }
 
     /// Whether `path` is ignored by `rules`.
     fn ignored(rules: &str, path: &str) -> bool {

@@ -154,6 +154,30 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn the_shipped_context_holds_what_its_dockerfile_copies() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut image = Image::default();
+    let mut tags = Vec::new();
+    for target in ["inference", "gui"] {
+        image.target = Some(target.into());
+        let got = context(root, &image, &Comfyui::default()).expect("the shipped context");
+        // Dockerfile, extra_model_paths.yaml and, once it is built, comfy-serve; none of the sources beside them.
+        assert!((2..=3).contains(&got.files), "{} files", got.files);
+        let dockerfile = fs::read_to_string(&got.dockerfile).expect("readable");
+        assert!(dockerfile.contains(&format!(" AS {target}\n")), "no target {target}");
+        for arg in got.build_args.keys() {
+            assert!(dockerfile.contains(&format!("\nARG {arg}")), "{arg} is not used");
+        }
+        for newer in ["<<", "--link", "--chmod=", "--mount="] {
+            let used = dockerfile.lines().filter(|line| !line.starts_with('#')).any(|line| line.contains(newer));
+            assert!(!used, "{newer} needs a newer tool");
+        }
+        tags.push(got.tag);
+    }
+    assert_ne!(tags[0], tags[1]);
+}
+
+#[test]
 fn a_large_context_warns() {
     let base = Context::new();
     let file = fs::File::create(base.path("big.bin")).expect("file");

@@ -1,4 +1,5 @@
-//! What tests can break, as data: a list of faults, each used up after so many times.
+//! What tests can break, as data: a list of faults, each used up after so many times, and not used before so many
+//! others went well.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ pub struct Fault {
     /// How often still.
     #[serde(default = "once")]
     pub times: u32,
+    /// How many more go well first.
+    #[serde(default)]
+    pub after: u32,
 }
 
 fn once() -> u32 {
@@ -66,12 +70,32 @@ pub enum What {
 }
 
 impl Faults {
-    /// Uses up one of the first fault that fits, and returns it.
+    /// Uses up one of the first fault that fits and is due, and returns it. Those that are not due yet come nearer.
     pub fn take(&mut self, fits: impl Fn(&What) -> bool) -> Option<What> {
-        let fault = self.0.iter_mut().find(|f| f.times > 0 && fits(&f.what))?;
-        fault.times -= 1;
-        let what = fault.what.clone();
-        self.0.retain(|f| f.times > 0);
-        Some(what)
+        for fault in self.0.iter_mut().filter(|f| f.times > 0 && fits(&f.what)) {
+            if fault.after > 0 {
+                fault.after -= 1;
+                continue;
+            }
+            fault.times -= 1;
+            let what = fault.what.clone();
+            self.0.retain(|f| f.times > 0);
+            return Some(what);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_waits_for_its_turn_and_is_used_up() {
+        let text = r#"[{"kind": "throttle", "service": "s3", "operation": "PutObject", "after": 2, "times": 2}]"#;
+        let mut faults: Faults = serde_json::from_str(text).unwrap();
+        let mut take = || faults.take(|what| matches!(what, What::Throttle { .. })).is_some();
+        assert_eq!([take(), take(), take(), take(), take()], [false, false, true, true, false]);
+        assert!(faults.0.is_empty());
     }
 }

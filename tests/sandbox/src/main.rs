@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use comfy_sandbox::server::{Options, Running, start};
+use comfy_sandbox::server::{Options, Running, Store, start};
 use comfy_sandbox::world::{ACCOUNT, KEY};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,12 +25,19 @@ enum Verb {
         /// A loopback address; port 0 picks a free port.
         #[arg(long, default_value = "127.0.0.1:4599", value_name = "ADDR:PORT")]
         listen: SocketAddr,
-        /// Where the state lives [default: $XDG_STATE_HOME/comfy-sandbox or ~/.local/state/comfy-sandbox]
+        /// Where the state lives [default: $COMFY_SANDBOX_STATE, $XDG_STATE_HOME/comfy-sandbox or
+        /// ~/.local/state/comfy-sandbox]
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
         /// Real seconds that one AWS second takes; 1 is AWS's own pace.
         #[arg(long, default_value_t = 0.02, value_name = "FACTOR")]
         time_scale: f64,
+    },
+    /// Ends the sandbox that uses a state directory, and waits until it is gone. Its state stays.
+    Stop {
+        /// Its state directory [default: as for serve]
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
     },
 }
 
@@ -42,21 +49,46 @@ async fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
-    match serve(Cli::parse().verb).await {
+    let result = match Cli::parse().verb {
+        Verb::Serve { listen, state, time_scale } => serve(listen, state, time_scale).await,
+        Verb::Stop { state } => stop(state).await,
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
-    let Verb::Serve { listen, state, time_scale } = verb;
-    let dir = match state {
-        Some(dir) => std::path::absolute(dir)?,
-        None => default_state_dir().ok_or("neither XDG_STATE_HOME nor HOME is set; say where with --state DIR")?,
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn state_dir(given: Option<PathBuf>) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    match given {
+        Some(dir) => Ok(std::path::absolute(dir)?),
+        None => Ok(default_state_dir().ok_or("neither XDG_STATE_HOME nor HOME is set; say where with --state DIR")?),
+    }
+}
+
+/// Asks by SIGTERM, as an operator would, so that the state is saved.
+async fn stop(state: Option<PathBuf>) -> Outcome {
+    let dir = state_dir(state)?;
+    let Some(process) = Store::holder(&dir)?.and_then(rustix::process::Pid::from_raw) else {
+        return say(&format!("no sandbox uses {}\n", dir.display()));
     };
+    rustix::process::kill_process(process, rustix::process::Signal::TERM)?;
+    for _ in 0..100 {
+        if Store::holder(&dir)?.is_none() {
+            return say(&format!("stopped; its state stays in {}\n", dir.display()));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    Err(format!("the sandbox (process {}) does not end", process.as_raw_nonzero()).into())
+}
+
+async fn serve(listen: SocketAddr, state: Option<PathBuf>, time_scale: f64) -> Outcome {
+    let dir = state_dir(state)?;
     // Before the line that says ready, so that a signal sent after it is never lost.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let running = start(Options { listen, dir, time_scale }).await?;
@@ -69,8 +101,8 @@ async fn serve(verb: Verb) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A reader that went away (`| head -1`) is no reason to stop.
-fn announce(running: &Running) -> std::io::Result<()> {
+/// The line that says ready, and what to export.
+fn announce(running: &Running) -> Outcome {
     let url = running.url();
     let text = format!(
         "comfy-sandbox ready at {url}, account {ACCOUNT}, state {}\n\
@@ -80,15 +112,23 @@ fn announce(running: &Running) -> std::io::Result<()> {
          export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n",
         running.shared.dir.display()
     );
+    say(&text)
+}
+
+/// Writes to stdout. A reader that went away (`| head -1`) is no reason to stop.
+fn say(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
 fn default_state_dir() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(dir) = set("COMFY_SANDBOX_STATE") {
+        return Some(dir);
+    }
     let base = set("XDG_STATE_HOME").filter(|p| p.is_absolute()).or_else(|| Some(set("HOME")?.join(".local/state")))?;
     Some(base.join("comfy-sandbox"))
 }

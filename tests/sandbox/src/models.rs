@@ -212,11 +212,10 @@ impl Found {
             }
             ("string", Value::String(text)) => {
                 self.length(shape, text.chars().count(), value, path);
-                if let Some(text_pattern) = &shape.pattern {
-                    if pattern(text_pattern).is_some_and(|p| !p.is_match(text)) {
-                        let constraint = format!("Member must satisfy regular expression pattern: {text_pattern}");
-                        self.broken(path, value, constraint);
-                    }
+                if let Some(wanted) = &shape.pattern
+                    && pattern(wanted).is_some_and(|p| !p.is_match(text))
+                {
+                    self.broken(path, value, format!("Member must satisfy regular expression pattern: {wanted}"));
                 }
                 if !shape.allowed.is_empty() && !shape.allowed.contains(text) {
                     let constraint = format!("Member must satisfy enum value set: [{}]", shape.allowed.join(", "));

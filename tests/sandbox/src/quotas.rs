@@ -96,6 +96,7 @@ pub fn call(world: &mut World, ctx: &Ctx, operation: &str, input: &Value) -> Ans
     }
     let values = &world.region(&ctx.region).quotas.values;
     let show = |quota: &Quota, applied: bool| {
+        // New accounts have no GPU instances for endpoints at all (aws/amazon-sagemaker-examples#307).
         let value = if applied { values.get(&quota.kind).copied().unwrap_or(DEFAULT_GPU) } else { 0 };
         json!({
             "ServiceCode": "sagemaker",

@@ -1,6 +1,8 @@
 //! The running sandbox: the listener, the ticker that moves and saves the state, the control routes.
 
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +22,7 @@ use tokio::task::JoinHandle;
 use crate::faults::Faults;
 use crate::world::{ACCOUNT, Shared, now_ms};
 use crate::{ecr, quotas, s3, wire};
-use store::Store;
+pub use store::Store;
 
 /// How often what takes time is moved.
 const TICK: Duration = Duration::from_millis(20);

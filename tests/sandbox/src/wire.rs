@@ -152,6 +152,8 @@ fn api(
             let operation = match input.as_object_mut() {
                 Some(map) => {
                     map.remove("Version");
+                    // A pre-signed request carries its signature beside its parameters.
+                    map.retain(|name, _| !name.starts_with("X-Amz-"));
                     map.remove("Action").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
                 }
                 None => String::new(),

@@ -58,18 +58,19 @@ pub(crate) struct Problem {
     status: u16,
     pub(crate) code: String,
     message: String,
-    details: Value,
+    /// Boxed: the result types that carry a problem would be large otherwise.
+    details: Box<Value>,
     headers: BTreeMap<String, String>,
 }
 
 impl Problem {
     pub(crate) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
         let (code, message) = (code.to_owned(), message.into());
-        Problem { status, code, message, details: Value::Null, headers: BTreeMap::new() }
+        Problem { status, code, message, details: Box::default(), headers: BTreeMap::new() }
     }
 
     pub(crate) fn details(mut self, details: Value) -> Self {
-        self.details = details;
+        *self.details = details;
         self
     }
 

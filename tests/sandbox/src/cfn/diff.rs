@@ -1,9 +1,13 @@
 //! Change sets: what an execution would do, and what makes it impossible.
 
+mod details;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use details::Why;
 
 use super::engine::{Live, changed, resolve};
 use super::expand::{KNOWN_AFTER_APPLY, Mention, Resources, mentions};
@@ -331,7 +335,8 @@ fn modified(
         replacement = worse(replacement, recreation, true);
         scope.insert(if name == "Tags" { "Tags" } else { "Properties" });
         let (source, cause) = source(stack, spec, logical, name, moved)?;
-        details.push(detail(name, recreation, "Static", source, cause, old.properties.get(name), properties.get(name)));
+        let why = Why { recreation, evaluation: "Static", source, cause };
+        details.extend(details::of(name, &why, old.properties.get(name), properties.get(name)));
     }
     // A reference to what another change may make different: only execution knows.
     for (name, value) in &wanted.properties {
@@ -352,7 +357,8 @@ fn modified(
                 None => ("ResourceReference", target.clone()),
             };
             let (before, after) = (old.properties.get(name), properties.get(name));
-            details.push(detail(name, recreation, "Dynamic", source, Some(cause), before, after));
+            let why = Why { recreation, evaluation: "Dynamic", source, cause: Some(cause) };
+            details.push(details::one(name, &format!("/Properties/{name}"), &why, before, after));
         }
     }
     if tags_changed && schema::of(&wanted.kind).is_some_and(|schema| !schema.tag_property.is_empty()) {
@@ -443,35 +449,4 @@ fn source(
         }
     }
     Ok(("DirectModification", None))
-}
-
-#[allow(clippy::too_many_arguments)]
-fn detail(
-    name: &str,
-    recreation: &str,
-    evaluation: &str,
-    source: &str,
-    cause: Option<String>,
-    before: Option<&Value>,
-    after: Option<&Value>,
-) -> Value {
-    let mut target = json!({ "Attribute": "Properties", "Name": name, "RequiresRecreation": recreation });
-    target["Path"] = json!(format!("/Properties/{name}"));
-    let kind = match (before, after) {
-        (None, _) => "Add",
-        (_, None) => "Remove",
-        _ => "Modify",
-    };
-    target["AttributeChangeType"] = json!(kind);
-    if let Some(before) = before {
-        target["BeforeValue"] = json!(plain(before));
-    }
-    if let Some(after) = after {
-        target["AfterValue"] = json!(plain(after));
-    }
-    let mut detail = json!({ "Target": target, "Evaluation": evaluation, "ChangeSource": source });
-    if let Some(cause) = cause {
-        detail["CausingEntity"] = json!(cause);
-    }
-    detail
 }

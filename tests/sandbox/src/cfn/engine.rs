@@ -200,7 +200,12 @@ pub(super) fn delete(stack: &mut Stack, ctx: &Ctx, mut operation: Operation) {
             current: true,
         })
         .collect();
-    stack.parked = None;
+    // What an update that could not go back had made is the stack's too.
+    for (logical, made) in stack.parked.take().into_iter().flat_map(|parked| parked.made) {
+        if !operation.leftovers.iter().any(|leftover| leftover.resource.physical == made.physical) {
+            operation.leftovers.push(Leftover { logical, resource: made, ..Leftover::default() });
+        }
+    }
     stack.turn(ctx.now, "DELETE_IN_PROGRESS", Some("User Initiated".to_owned()), operation.token.clone());
     stack.operation = Some(operation);
 }

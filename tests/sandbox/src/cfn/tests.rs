@@ -81,6 +81,7 @@ impl Bed {
             let status = self.status(stack);
             if !status.ends_with("_IN_PROGRESS") || status == "REVIEW_IN_PROGRESS" {
                 // Shown with a test that fails.
+                #[allow(clippy::disallowed_macros, reason = "the test runner captures it")]
                 for event in self
                     .raw_events(stack)
                     .iter()
@@ -94,17 +95,6 @@ impl Bed {
             self.step();
         }
         panic!("{stack} does not come to rest: {:?}", self.events(stack));
-    }
-
-    /// Lets time pass until the stack shows the status.
-    fn until(&mut self, stack: &str, wanted: &str) {
-        for _ in 0..2000 {
-            if self.status(stack) == wanted {
-                return;
-            }
-            self.step();
-        }
-        panic!("{stack} never becomes {wanted}: {:?}", self.events(stack));
     }
 
     /// `Logical STATUS`, oldest first.
@@ -175,7 +165,7 @@ impl Bed {
 
     fn fault(&mut self, logical: &str, message: &str) {
         let what = What::ResourceFails { logical_id: logical.to_owned(), message: message.to_owned() };
-        self.world.faults.0.push(Fault { what, times: 1 });
+        self.world.faults.0.push(Fault { what, times: 1, after: 0 });
     }
 }
 

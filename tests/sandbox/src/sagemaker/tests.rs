@@ -26,7 +26,7 @@ fn ready() -> World {
 }
 
 fn fault(world: &mut World, what: What) {
-    world.faults.0.push(Fault { what, times: 1 });
+    world.faults.0.push(Fault { what, times: 1, after: 0 });
 }
 
 fn model(world: &mut World, container: Value) -> Answer {

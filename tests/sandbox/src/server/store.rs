@@ -57,8 +57,32 @@ impl Store {
             .open(&path)
             .map_err(|error| StoreError::Io { path: path.clone(), error })?;
         match lock.try_lock() {
-            Ok(()) => Ok(Store { dir: dir.to_owned(), _lock: lock, saving: Mutex::new(()) }),
+            Ok(()) => {
+                // For `stop`, which believes it only while the lock is held.
+                let written =
+                    lock.set_len(0).and_then(|()| (&lock).write_all(std::process::id().to_string().as_bytes()));
+                written.map_err(|error| StoreError::Io { path, error })?;
+                Ok(Store { dir: dir.to_owned(), _lock: lock, saving: Mutex::new(()) })
+            }
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(error)) => Err(StoreError::Io { path, error }),
+        }
+    }
+
+    /// The process that holds the directory; none when nobody does.
+    pub fn holder(dir: &Path) -> Result<Option<i32>, StoreError> {
+        let path = dir.join("lock");
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::Io { path, error }),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                let text = fs::read_to_string(&path).map_err(|error| StoreError::Io { path, error })?;
+                Ok(text.trim().parse().ok())
+            }
             Err(TryLockError::Error(error)) => Err(StoreError::Io { path, error }),
         }
     }
@@ -109,7 +133,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Store::open(dir.path()).unwrap();
         assert!(matches!(Store::open(dir.path()), Err(StoreError::Locked(_))));
+        assert_eq!(Store::holder(dir.path()).unwrap(), Some(std::process::id() as i32));
         drop(first);
+        assert_eq!(Store::holder(dir.path()).unwrap(), None);
         assert!(Store::open(dir.path()).is_ok());
     }
 

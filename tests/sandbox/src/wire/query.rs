@@ -32,10 +32,9 @@ impl Node {
             return Value::String(self.leaf.unwrap_or_default());
         }
         if self.children.len() == 1 {
-            if let Some(items) = self.children.get("member").filter(|n| !n.children.is_empty()).map(Node::numbered) {
-                if let Some(items) = items {
-                    return Value::Array(items);
-                }
+            let members = self.children.get("member").filter(|n| !n.children.is_empty());
+            if let Some(items) = members.and_then(Node::numbered) {
+                return Value::Array(items);
             }
             if let Some(map) = self.children.get("entry").and_then(Node::entries) {
                 return Value::Object(map);

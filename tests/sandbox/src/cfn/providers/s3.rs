@@ -212,3 +212,38 @@ pub(super) fn attributes(ctx: &Ctx, kind: &str, physical: &str) -> Value {
         "WebsiteURL": format!("http://{physical}.s3-website-{region}.amazonaws.com"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifecycle_rules_take_the_shape_of_the_api() {
+        let rule = json!({
+            "Id": "r", "Status": "Enabled", "Prefix": "tmp/", "ExpirationInDays": 1,
+            "TagFilters": [{"Key": "a", "Value": "b"}],
+            "NoncurrentVersionExpirationInDays": 7,
+        });
+        assert_eq!(
+            lifecycle_rule(&rule),
+            json!({
+                "ID": "r", "Status": "Enabled", "Expiration": {"Days": 1},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": 7},
+                "Filter": {"And": {"Prefix": "tmp/", "Tags": [{"Key": "a", "Value": "b"}]}},
+            })
+        );
+        let bare = json!({"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}});
+        assert_eq!(lifecycle_rule(&bare)["Filter"], json!({"Prefix": ""}));
+    }
+
+    #[test]
+    fn encryption_takes_the_shape_of_the_api() {
+        let value = json!({"ServerSideEncryptionConfiguration": [
+            {"BucketKeyEnabled": true, "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}},
+        ]});
+        assert_eq!(
+            encryption(&value),
+            json!({"Rules": [{"BucketKeyEnabled": true, "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]})
+        );
+    }
+}

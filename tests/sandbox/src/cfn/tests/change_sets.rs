@@ -167,3 +167,49 @@ fn many_changes_come_in_pages() {
     assert_eq!(rest["Changes"].as_array().map(Vec::len), Some(30));
     assert!(rest.get("NextToken").is_none());
 }
+
+#[test]
+fn every_place_that_differs_has_its_path_and_values() {
+    let mut bed = Bed::new();
+    bed.create("app", &service("a"));
+    let mut template = service("a");
+    let variant = &mut template["Resources"]["Config"]["Properties"]["ProductionVariants"][0];
+    variant["InstanceType"] = json!("ml.g5.2xlarge");
+    variant["VolumeSizeInGB"] = json!(100);
+    let found = bed.change_set("c", set("app", "UPDATE", &template));
+    let config = &found["Changes"][0]["ResourceChange"];
+    let seen: Vec<String> = config["Details"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|detail| {
+            let target = &detail["Target"];
+            let part = |member: &str| text(target, member);
+            format!("{} {} {}>{}", part("AttributeChangeType"), part("Path"), part("BeforeValue"), part("AfterValue"))
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            "Modify /Properties/ProductionVariants/0/InstanceType ml.g5.xlarge>ml.g5.2xlarge",
+            "Add /Properties/ProductionVariants/0/VolumeSizeInGB >100",
+        ]
+    );
+}
+
+#[test]
+fn an_attribute_of_a_changed_resource_makes_a_replacement_conditional() {
+    let mut bed = Bed::new();
+    let template = |days: u32| {
+        json!({"Resources": {
+            "Images": {"Type": "AWS::ECR::Repository", "Properties": {"ImageTagMutability": if days == 1 { "MUTABLE" } else { "IMMUTABLE" }}},
+            "Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": {"Fn::Join": ["-", ["x", {"Fn::Select": [5, {"Fn::Split": [":", {"Fn::GetAtt": ["Images", "Arn"]}]}]}]]}}},
+        }})
+    };
+    bed.create("x", &template(1));
+    let found = bed.change_set("c", set("x", "UPDATE", &template(2)));
+    assert_eq!(changes(&found), ["Modify Images False", "Modify Logs Conditional"]);
+    bed.ok("ExecuteChangeSet", json!({"ChangeSetName": found["ChangeSetId"]}));
+    assert_eq!(bed.settle("x"), "UPDATE_COMPLETE");
+    assert!(!bed.events("x").iter().any(|event| event == "Logs UPDATE_COMPLETE"), "the ARN did not change in the end");
+}

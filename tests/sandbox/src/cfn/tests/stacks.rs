@@ -187,6 +187,8 @@ fn a_failed_rollback_can_be_continued() {
     let mut template = service("b");
     template["Resources"]["Endpoint"]["Properties"]["RetainAllVariantProperties"] = json!(true);
     assert_eq!(bed.update("app", &template), "UPDATE_ROLLBACK_FAILED");
+    let error = bed.refused("ContinueUpdateRollback", json!({"StackName": "app", "ResourcesToSkip": ["Model"]}));
+    assert!(error.message.contains("[Model]"), "{}", error.message);
     bed.ok("ContinueUpdateRollback", json!({"StackName": "app"}));
     assert_eq!(bed.settle("app"), "UPDATE_ROLLBACK_COMPLETE");
     assert_eq!(serving("app"), "app-a");
@@ -259,4 +261,44 @@ fn a_creation_can_be_stopped_by_deleting() {
     bed.ok("DeleteStack", json!({"StackName": "app"}));
     assert_eq!(bed.settle(text(&made, "StackId")), "DELETE_COMPLETE");
     assert!(!has("Endpoint", "app") && !has("Model", "app-a"));
+}
+
+#[test]
+fn deleting_after_a_failed_rollback_leaves_nothing_of_the_update() {
+    let mut bed = Bed::new();
+    bed.create("app", &service("a"));
+    bed.fault("Endpoint", "first");
+    bed.fault("Endpoint", "second");
+    assert_eq!(bed.update("app", &service("b")), "UPDATE_ROLLBACK_FAILED");
+    assert!(has("Model", "app-b"));
+    let id = text(&bed.stack("app"), "StackId").to_owned();
+    bed.ok("DeleteStack", json!({"StackName": "app"}));
+    assert_eq!(bed.settle(&id), "DELETE_COMPLETE");
+    for version in ["app-a", "app-b"] {
+        assert!(!has("Model", version) && !has("EndpointConfig", version), "{version}");
+    }
+}
+
+#[test]
+fn a_resource_that_cannot_be_reverted_can_be_skipped() {
+    let mut bed = Bed::new();
+    bed.create("app", &service("a"));
+    bed.fault("Endpoint", "first");
+    bed.fault("Endpoint", "second");
+    bed.update("app", &service("b"));
+    bed.ok("ContinueUpdateRollback", json!({"StackName": "app", "ResourcesToSkip": ["Endpoint"]}));
+    assert_eq!(bed.settle("app"), "UPDATE_ROLLBACK_COMPLETE");
+    assert!(!has("Model", "app-b"));
+}
+
+#[test]
+fn a_throttled_service_only_delays() {
+    use crate::cfn::providers::Failure;
+    use crate::world::ApiError;
+    for (code, busy) in
+        [("ThrottlingException", true), ("TooManyRequestsException", true), ("ValidationException", false)]
+    {
+        let failure = Failure::from(ApiError::new(code, "Rate exceeded"));
+        assert_eq!(matches!(failure, Failure::Busy(_)), busy, "{code}");
+    }
 }

@@ -1,0 +1,50 @@
+//! What the documents say is tried.
+
+use crate::support::{App, Sandbox};
+
+/// The blocks of one language in a Markdown text.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn the_config_of_the_readme_is_valid_with_every_overlay() {
+    let sandbox = Sandbox::new();
+    let app = App::new(&sandbox);
+    let readme = include_str!("../../README.md");
+    let configs = blocks(readme, "yaml");
+    assert_eq!(configs.len(), 1);
+    app.write("comfy-deploy.yaml", configs[0]);
+    for args in [&["config", "check"][..], &["config", "check", "--env", "prod"], &["render", "--env", "prod"]] {
+        let ran = app.run(args).exits(0);
+        assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_quickstart_config_is_valid() {
+    let sandbox = Sandbox::new();
+    let app = App::new(&sandbox);
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart/comfy-deploy.yaml");
+    app.run(&["config", "check", "--config", config]).exits(0);
+}
+
+#[test]
+fn the_exit_codes_of_the_readme_are_those_of_the_program() {
+    use comfy_deploy::error::Kind;
+    let readme = include_str!("../../README.md");
+    for kind in [
+        Kind::Failed,
+        Kind::Usage,
+        Kind::Refused,
+        Kind::RolledBack,
+        Kind::SilentRollback,
+        Kind::Busy,
+        Kind::Access,
+        Kind::Quota,
+        Kind::Interrupted,
+    ] {
+        assert!(readme.contains(&format!("\n| {} | ", kind.exit_code())), "{kind:?}");
+    }
+}
