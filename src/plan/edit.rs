@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::service::{Readiness, readiness};
+use super::service::{Readiness, has_endpoint, readiness};
 use super::{Deployed, ImagePlan, LocalModel, ModelPlan, Plan, Step, StepKind, World, busy, target};
 use crate::cloud::Map;
 use crate::config::ScheduleEntry;
@@ -151,7 +151,10 @@ fn settled<'w>(settings: &Settings, world: &'w World) -> Result<(&'w Deployed, V
     };
     let deployed = world.service.as_ref().ok_or_else(absent)?;
     match readiness(&deployed.stack)? {
-        Readiness::Update => Ok((deployed, stack::parse(&deployed.body)?)),
+        Readiness::Update => {
+            has_endpoint(world)?;
+            Ok((deployed, stack::parse(&deployed.body)?))
+        }
         Readiness::Busy => Err(busy(&deployed.stack.name, &deployed.stack.status)),
         Readiness::Create | Readiness::Recreate => {
             Err(absent().why(format!("its first creation did not finish ({})", deployed.stack.status)))
