@@ -237,6 +237,7 @@ fn the_wrong_account_is_refused_first() {
     sandbox.forget_calls();
     let refused = app.run(&["up", "--yes"]).exits(7);
     assert!(refused.stderr.contains("999999999999"), "{}", refused.stderr);
+    app.run(&["scale", "schedule", "ls"]).exits(7);
     assert_eq!(sandbox.calls().keys().map(String::as_str).collect::<Vec<_>>(), ["sts:GetCallerIdentity"]);
 }
 
