@@ -22,7 +22,7 @@ use crate::apply::{Cancel, Run};
 use crate::cli::{Cli, Verb};
 use crate::cloud::Cloud;
 use crate::cloud::aws::{self, Connection};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::settings::{self, Ambient, Settings};
 use crate::ui::Ui;
@@ -114,7 +114,7 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     let cloud = aws::connect(&connection).await?;
     let reporter = ui.reporter();
     let context = Context { settings, cloud, ui, reporter, cancel, resume };
-    match &cli.verb {
+    let done = match &cli.verb {
         Verb::Up(_) => up::run(&context).await,
         Verb::Plan(args) => plan::run(&context, args).await,
         Verb::Status => status::run(&context).await,
@@ -122,7 +122,11 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
         Verb::Render(_) | Verb::Config(_) | Verb::Completions(_) => unreachable!("answered above"),
-    }
+    };
+    done.map_err(|e| match e.kind() {
+        Kind::Interrupted if e.hint().is_none() => e.next(format!("to go on: {}", context.resume)),
+        _ => e,
+    })
 }
 
 /// Now, as RFC 3339.

@@ -6,6 +6,7 @@ use clap::Parser;
 use comfy_deploy::apply::Cancel;
 use comfy_deploy::cli::{Cli, Global, Verb};
 use comfy_deploy::commands::{self, Done};
+use comfy_deploy::container;
 use comfy_deploy::error::{Error, Kind};
 use comfy_deploy::ui::Ui;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
             let _ = trigger.send(true);
             // The second one does not wait for anything.
             any().await;
+            container::clear_leftovers();
             std::process::exit(i32::from(Kind::Interrupted.exit_code()));
         });
         commands::run(&cli, &ui, cancel, resume_command()).await

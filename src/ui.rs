@@ -205,9 +205,9 @@ impl Ui {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         let newline: &[u8] = if text.is_empty() || text.ends_with('\n') { b"" } else { b"\n" };
         match out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline)).and_then(|()| out.flush()) {
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Error::failed("cannot write to stdout").why(e.to_string()))
-            }
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::failed("cannot write to stdout")
+                .why(e.to_string())
+                .next("what was done stays done: make room, then look at it with `comfy-deploy status`")),
             _ => Ok(()),
         }
     }
@@ -324,13 +324,13 @@ impl Ui {
             loop {
                 match answer.recv_timeout(LISTEN) {
                     Ok(Ok(Some(line))) => return Ok(Some(line)),
-                    Ok(Ok(None)) => {
+                    Ok(Ok(None)) if !stopped() => {
                         write_line(&self.err, "");
                         return Ok(None);
                     }
                     Ok(Err(e)) => return Err(Error::failed("cannot read the answer").why(e.to_string())),
                     Err(RecvTimeoutError::Timeout) if !stopped() => {}
-                    Err(_) => {
+                    Ok(Ok(None)) | Err(_) => {
                         write_line(&self.err, "");
                         return Err(Error::new(Kind::Interrupted, "interrupted").why("nothing was changed"));
                     }

@@ -4,6 +4,7 @@ use super::{Run, pace};
 use crate::cloud::{Endpoint, StackEvent};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
+use crate::settings::duration;
 
 /// How a stack operation ended.
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ pub async fn follow(
             Err(e) => return Err(detached(run, stack, e)),
         }
         if pace.over() {
-            let late = Error::failed(format!("{stack} is not done after {} minutes", run.timeout.as_secs() / 60));
+            let late = Error::failed(format!("{} is not done after {}", name_of(stack), duration::write(run.timeout)));
             return Err(detached(run, stack, late));
         }
         if let Err(e) = pace.pause(&run.cancel).await {
@@ -96,7 +97,7 @@ pub async fn follow(
 
 /// The operation goes on without us: say so, and how to come back.
 fn detached(run: &Run<'_>, stack: &str, error: Error) -> Error {
-    let error = error.why(format!("the operation on {stack} goes on in AWS"));
+    let error = error.why(format!("the operation on {} goes on in AWS", name_of(stack)));
     match error.kind() {
         Kind::Access => error.next(format!("renew the credentials, then continue with: {}", run.resume)),
         _ => error.next(format!("continue with: {} (or look with `comfy-deploy status`)", run.resume)),

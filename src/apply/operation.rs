@@ -86,7 +86,8 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
             }
             Ok(ChangeSetState::Failed(reason)) => {
                 discard(run, step, &change_set).await;
-                return Err(Error::failed(format!("CloudFormation refuses the change of {}", step.stack)).why(reason));
+                let refused = Error::failed(format!("CloudFormation refuses the change of {}", step.stack)).why(reason);
+                return Err(raced(run, step, refused.next(format!("mend the cause, then: {}", run.resume))).await);
             }
             Ok(_) => {
                 discard(run, step, &change_set).await;
@@ -170,7 +171,7 @@ pub async fn abandon(run: &Run<'_>, step: &Step, prepared: &Prepared) {
 /// Tells a refusal because another run has begun to change the stack meanwhile from every other one. CloudFormation has
 /// several texts for it (already exists, in progress, not found), so the stack is asked.
 async fn raced(run: &Run<'_>, step: &Step, error: Error) -> Error {
-    if error.aws().is_none() || matches!(error.kind(), Kind::Access | Kind::Busy) {
+    if matches!(error.kind(), Kind::Access | Kind::Busy | Kind::Interrupted) {
         return error;
     }
     match run.cloud.stacks.stack(&step.stack).await {

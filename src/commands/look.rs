@@ -84,15 +84,23 @@ pub async fn planned(
                     context.reporter.report(Event::Phase(format!("waiting: {e}")));
                     told = true;
                 }
-                let pause = if context.settings.sandbox.is_some() { 300 } else { 10_000 };
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_millis(pause)) => {}
-                    () = context.cancel.wait() => return Err(crate::apply::pace::interrupted().why("nothing was changed")),
-                }
+                pause(context).await?;
             }
             Err(e) => return Err(e),
             Ok(plan) => return Ok((look, plan)),
         }
+    }
+}
+
+/// Between two looks at an operation that is waited for.
+///
+/// # Errors
+/// [`Kind::Interrupted`].
+pub async fn pause(context: &Context<'_>) -> Result<()> {
+    let pause = if context.settings.sandbox.is_some() { 300 } else { 10_000 };
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_millis(pause)) => Ok(()),
+        () = context.cancel.wait() => Err(crate::apply::pace::interrupted().why("nothing was changed")),
     }
 }
 

@@ -1,19 +1,32 @@
 //! `up`: everything the config file describes, deployed and verified.
 
+use std::time::Instant;
+
 use super::look::{self, Look, Wanted};
 use super::{Context, Done, now, result, show};
 use crate::apply::deploy::{self, Job};
 use crate::apply::failure;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{self, Growth, Plan, StepKind};
+use crate::progress::Event;
 
 /// Runs it.
 ///
 /// # Errors
 /// See [`crate::error::Kind`]; each says how to go on.
 pub async fn run(context: &Context<'_>) -> Result<Done> {
-    let (look, plan) = look::planned(context, Wanted::everything(), plan::up).await?;
-    carry_out(context, "up", look, &plan).await
+    let begun = Instant::now();
+    loop {
+        let (look, plan) = look::planned(context, Wanted::everything(), plan::up).await?;
+        match carry_out(context, "up", look, &plan).await {
+            // Another run was faster after all were asked: its changes are waited for, and the rest is planned anew.
+            Err(e) if e.kind() == Kind::Busy && context.settings.wait_lock.is_some_and(|w| begun.elapsed() < w) => {
+                context.reporter.report(Event::Phase(format!("waiting: {e}")));
+                look::pause(context).await?;
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// Quota, plan shown, one confirmation, deployment, result. Shared by every verb that deploys.

@@ -44,10 +44,11 @@ pub fn read(file: &FilePath, shown: &str) -> Result<Arc<Source>> {
             .next(format!("--config {}", FilePath::new(shown).join(FILE_NAME).display())));
     }
     if meta.len() > MAX_BYTES {
-        return Err(cannot(format!("it has {} bytes; a config has at most {MAX_BYTES}", meta.len())));
+        return Err(cannot(format!("it has {} bytes; a config has at most {MAX_BYTES}", meta.len()))
+            .next("check the path given with --config"));
     }
-    let bytes = std::fs::read(file).map_err(|e| cannot(e.to_string()))?;
-    let text = parse::decode(&bytes).map_err(cannot)?;
+    let bytes = std::fs::read(file).map_err(|e| cannot(e.to_string()).next("make it readable for this user"))?;
+    let text = parse::decode(&bytes).map_err(|why| cannot(why).next("save it again as UTF-8 in the editor"))?;
     Ok(Arc::new(Source { name: shown.to_owned(), text }))
 }
 

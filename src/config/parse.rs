@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 64;
 /// A sentence for bytes that are not UTF-8 text.
 pub fn decode(bytes: &[u8]) -> Result<String, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err("it is UTF-16; save it as UTF-8".into());
+        return Err("it is UTF-16, not UTF-8".into());
     }
     let bytes = bytes.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(bytes);
     match std::str::from_utf8(bytes) {
@@ -26,7 +26,7 @@ pub fn decode(bytes: &[u8]) -> Result<String, String> {
         Err(e) => {
             let good = e.valid_up_to();
             let line = bytes[..good].iter().filter(|b| **b == b'\n').count() + 1;
-            Err(format!("line {line} has the byte 0x{:02x}, which is not UTF-8; save it as UTF-8", bytes[good]))
+            Err(format!("line {line} has the byte 0x{:02x}, which is not UTF-8", bytes[good]))
         }
     }
 }

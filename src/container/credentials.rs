@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::leftovers;
 use crate::cloud::RegistryLogin;
 use crate::error::{Error, Result};
 
@@ -71,9 +72,14 @@ impl Credentials {
         sweep(parent);
         let name = format!("{PREFIX}{}-{:016x}", std::process::id(), rand::random::<u64>());
         let dir = parent.join(name);
-        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|cause| Error::io("create", &dir, &cause))?;
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|cause| {
+            Error::io("create", &dir, &cause)
+                .why("the registry's login is kept there while the image is built and pushed")
+                .next("make room there, or set XDG_RUNTIME_DIR or TMPDIR to a directory that can be written to")
+        })?;
         let mut env = BTreeMap::from([("DOCKER_CONFIG".to_owned(), dir.clone().into_os_string())]);
         // From here on `this` removes the directory whatever happens.
+        leftovers::begin_login(&dir);
         let mut this = Credentials { dir, env: BTreeMap::new(), user };
         if let Some(docker) = &this.user.docker_dir {
             for name in ["cli-plugins", "contexts", "buildx"] {
@@ -175,6 +181,7 @@ impl Credentials {
 
 impl Drop for Credentials {
     fn drop(&mut self) {
+        leftovers::end_login(&self.dir);
         // `remove_dir_all` removes links, not what they point to.
         if let Err(cause) = fs::remove_dir_all(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %cause, "cannot remove the credential directory");

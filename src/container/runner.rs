@@ -12,6 +12,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::leftovers;
+
 /// Turns true when the run must stop. A sender that is gone never cancels.
 pub type Cancel = watch::Receiver<bool>;
 
@@ -165,7 +167,7 @@ impl Runner for Processes {
         if let Some(err) = child.stderr.take() {
             tokio::spawn(read_lines(err, Stream::Err, sender));
         }
-        let mut group = Group { child };
+        let mut group = Group::new(child);
         let mut cancel = cancel.clone();
         let stopped = async {
             let cancelled = async {
@@ -220,22 +222,28 @@ fn exit_of(status: std::process::ExitStatus) -> Exit {
 /// A child with its process group; killed when dropped unfinished.
 struct Group {
     child: Child,
+    id: Option<rustix::process::Pid>,
 }
 
 impl Group {
+    fn new(child: Child) -> Self {
+        let id = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        id.inspect(|id| leftovers::begin_group(*id));
+        Group { child, id }
+    }
+
     fn signal(&self, signal: rustix::process::Signal) {
-        // `id` is none once the child was waited for: then the number may belong to somebody else.
-        if let Some(pid) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-            // It can only fail because the group is gone, which is what is wanted.
-            let _ = rustix::process::kill_process_group(pid, signal);
-        }
+        // It can only fail because the group is gone, which is what is wanted.
+        let _ = self.id.map(|id| rustix::process::kill_process_group(id, signal));
     }
 
     /// Asks to end, then insists.
     async fn stop(&mut self) -> io::Result<()> {
         self.signal(rustix::process::Signal::TERM);
-        if tokio::time::timeout(GRACE, self.child.wait()).await.is_err() {
-            self.signal(rustix::process::Signal::KILL);
+        let ended = tokio::time::timeout(GRACE, self.child.wait()).await;
+        // Also when the child has ended: a helper of its own may not have.
+        self.signal(rustix::process::Signal::KILL);
+        if ended.is_err() {
             self.child.wait().await?;
         }
         Ok(())
@@ -244,7 +252,11 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(rustix::process::Signal::KILL);
+        // Once the child was waited for, its number may belong to somebody else.
+        if self.child.id().is_some() {
+            self.signal(rustix::process::Signal::KILL);
+        }
+        self.id.inspect(|id| leftovers::end_group(*id));
     }
 }
 

@@ -75,7 +75,8 @@ pub fn scale(settings: &Settings, world: &World, what: &Scale) -> Result<Plan> {
             let mut schedules = stack::edit::schedules(&template);
             let before = schedules.len();
             schedules.retain(|s| s.name != *name);
-            if schedules.len() == before {
+            // While an operation runs, it may be the one that removes it.
+            if schedules.len() == before && !deployed.stack.busy() {
                 let known: Vec<String> = schedules.into_iter().map(|s| s.name).collect();
                 return Err(Error::usage(format!("there is no scaling schedule {name}"))
                     .why(if known.is_empty() {
@@ -144,18 +145,20 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
     Ok(plan)
 }
 
-/// The deployed stack, at rest.
+/// The deployed stack, at rest or while an operation runs that may be the very same.
 fn settled<'w>(settings: &Settings, world: &'w World) -> Result<(&'w Deployed, Value)> {
     let absent = || {
         Error::usage(format!("there is no stack {} in {}", settings.stack(), settings.region)).next("comfy-deploy up")
     };
     let deployed = world.service.as_ref().ok_or_else(absent)?;
     match readiness(&deployed.stack)? {
-        Readiness::Update => {
+        Readiness::Busy if deployed.stack.status == "DELETE_IN_PROGRESS" => {
+            Err(busy(&deployed.stack.name, &deployed.stack.status))
+        }
+        Readiness::Update | Readiness::Busy => {
             has_endpoint(world)?;
             Ok((deployed, stack::parse(&deployed.body)?))
         }
-        Readiness::Busy => Err(busy(&deployed.stack.name, &deployed.stack.status)),
         Readiness::Create | Readiness::Recreate => {
             Err(absent().why(format!("its first creation did not finish ({})", deployed.stack.status)))
         }
@@ -178,16 +181,23 @@ fn edited(
     let new = stack::evaluate(template, &parameters, &pseudo)?;
     let changes = stack::diff(Some(&old), &new);
     let body = if original == *template { deployed.body.clone() } else { stack::edit::to_body(template) };
+    if deployed.stack.busy() && !changes.is_empty() {
+        return Err(busy(&deployed.stack.name, &deployed.stack.status));
+    }
+    let (kind, title) = match deployed.stack.busy() {
+        true => (StepKind::Attach, "service: already under way"),
+        false => (StepKind::Update, title),
+    };
     let step = Step {
         stack: target.stack.clone(),
-        kind: StepKind::Update,
+        kind,
         title: title.into(),
         body,
         parameters,
         tags: super::service::user_tags(&deployed.stack.tags),
         changes,
     };
-    let service = if step.changes.is_empty() { Vec::new() } else { vec![step] };
+    let service = if step.kind == StepKind::Update && step.changes.is_empty() { Vec::new() } else { vec![step] };
     Ok(Plan {
         target,
         foundation: None,

@@ -260,7 +260,7 @@ fn credentials_that_are_absent_expired_denied_or_unknown() {
     let ran = refused(up(None), 7, &["no AWS credentials found", "--profile", "--sandbox"]);
     assert!(ran.took < Duration::from_secs(10), "{:?}", ran.took);
     refused(up(Some("expired")), 7, &["expired", "aws sso login", "ExpiredToken"]);
-    refused(up(Some("denied")), 7, &["not authorized", "cloudformation:DescribeStacks"]);
+    refused(up(Some("denied")), 7, &["not authorized", "AccessDenied", "allow `"]);
     refused(up(Some("AKIAIOSFODNN7EXAMPLE")), 7, &["does not know these credentials", "aws sts get-caller-identity"]);
     let mut command = as_on_aws(&app, &["up", "--yes", "--profile", "nowhere"], None);
     command.env("AWS_MAX_ATTEMPTS", "1");
@@ -441,6 +441,15 @@ fn a_disk_that_cannot_be_written_to() {
     let ran = app.run(&["up", "--yes"]).exits(0);
     assert!(ran.stderr.contains("the file digests are not kept"), "{}", ran.stderr);
     deployed_once(&app);
+    // Where the login for a push would be kept.
+    let sandbox = Sandbox::new();
+    let other = app_with_context(&sandbox);
+    let builder = Builder::new();
+    let mut command = builder.command(&other, &["up", "--yes"]);
+    command.env("XDG_RUNTIME_DIR", "/proc");
+    refused(run(command), 1, &["cannot create /proc/comfy-deploy-login-", "XDG_RUNTIME_DIR"]);
+    builder.run(&other, &["up", "--yes"]).exits(0);
+    deployed_once(&other);
     // Where the result goes.
     let mut command = app.command(&["status"]);
     command.stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
@@ -480,5 +489,83 @@ fn a_stack_that_only_a_person_can_mend_is_named_with_the_command() {
     ] {
         refused(app.run(args), 2, &words);
     }
+    nothing_made(&sandbox);
+}
+
+#[test]
+fn a_quota_that_is_too_low_and_instances_that_are_not_to_be_had() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "");
+    let quota = |number: u32| {
+        let body = json!({"region": crate::support::REGION, "quotas": {"ml.g5.xlarge": number}}).to_string();
+        let answer = sandbox.http().post(format!("{}/_sandbox/quotas", sandbox.url)).body(body).send().unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().unwrap());
+    };
+    quota(0);
+    refused(app.run(&["up", "--yes"]), 8, &["ml.g5.xlarge for endpoint usage", "request-service-quota-increase"]);
+    nothing_made(&sandbox);
+    quota(1);
+    app.run(&["up", "--yes"]).exits(0);
+    // Blue beside green needs a second one.
+    app.write("models/more.safetensors", "more");
+    refused(app.run(&["up", "--yes"]), 8, &["1 in use", "side by side"]);
+    quota(2);
+    sandbox.break_things(json!([{"kind": "resource_fails", "logical_id": "ComfyUIEndpoint",
+        "message": "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error."}]));
+    refused(app.run(&["up", "--yes"]), 8, &["InsufficientInstanceCapacity", "another endpoint.instance_type"]);
+    app.run(&["up", "--yes"]).exits(0);
+    app.run(&["plan", "--detailed-exitcode"]).exits(0);
+    assert_eq!(probe::models_and_configs(&sandbox).0.len(), 1);
+}
+
+#[test]
+fn a_permission_that_is_missing_half_way_is_named_and_nothing_is_left() {
+    for (service, operation) in [
+        ("cloudformation", "CreateChangeSet"),
+        ("cloudformation", "DescribeChangeSet"),
+        ("cloudformation", "DescribeStackEvents"),
+        ("cloudformation", "ExecuteChangeSet"),
+        ("s3", "PutObject"),
+        ("s3", "ListObjectsV2"),
+        ("sagemaker", "ListEndpoints"),
+    ] {
+        let sandbox = Sandbox::new();
+        let app = App::with_image(&sandbox, "");
+        sandbox.break_things(json!([{"kind": "error", "service": service, "operation": operation, "code": "AccessDenied",
+            "message": format!("User: arn:aws:iam::123456789012:user/ci is not authorized to perform: {service}:{operation}"), "status": 403}]));
+        let ran = app.run(&["up", "--yes"]);
+        let action = format!("{service}:{operation}");
+        // S3's permissions are not named as its operations are, and an empty bucket needs no listing.
+        if ran.code == 0 {
+            assert!(
+                matches!(operation, "ListObjectsV2" | "ListEndpoints"),
+                "{operation} was not refused:\n{}",
+                ran.stderr
+            );
+        } else {
+            refused(ran, 7, &["not authorized", &action, "allow `"]);
+            for name in ["comfy", "comfy-foundation"] {
+                assert_ne!(status(&sandbox, name), "REVIEW_IN_PROGRESS", "{operation}");
+            }
+        }
+        sandbox.break_things(json!([]));
+        app.run(&["up", "--yes"]).exits(0);
+        deployed_once(&app);
+    }
+}
+
+#[test]
+fn a_function_that_cannot_be_packed() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "lambda: {url: aws_iam}\n");
+    let up = |handler: &str| app.run(&["up", "--yes", "--handler", handler]);
+    app.write("workflows/workflow_api.json", "{}");
+    refused(up("nowhere"), 2, &["nowhere"]);
+    app.write("handler", "#!/bin/sh\n");
+    refused(up("handler"), 2, &["handler", "ELF"]);
+    app.write("workflows/workflow_api.json", "{");
+    refused(up(env!("CARGO_BIN_EXE_comfy-deploy")), 2, &["workflow_api.json"]);
+    fs::remove_dir_all(app.path("workflows")).unwrap();
+    refused(up(env!("CARGO_BIN_EXE_comfy-deploy")), 2, &["workflows"]);
     nothing_made(&sandbox);
 }

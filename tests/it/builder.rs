@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::support::{App, Ran, Sandbox};
 
 /// The script. Its directory is where it and the test leave each other notes:
-/// `hang` - the build does not end; `fail` - the build fails with this text; `refuse` - the push fails with this text;
+/// `hang` - the build does not end; `deaf` - not even when asked to; `fail` - the build fails with this text; `refuse` - the push fails with this text;
 /// `push` - the reference to push; `pushed` - the digest once the test has pushed it; `pid` - of a build that hangs;
 /// `asked` - a build
 /// that hangs got SIGTERM; `built` - a line per build.
@@ -27,7 +27,7 @@ case "$1" in
         if [ -e "$notes/hang" ]; then
             echo $$ > "$notes/pid.new"
             mv "$notes/pid.new" "$notes/pid"
-            trap 'echo asked > "$notes/asked"; exit 143' TERM
+            trap 'echo asked > "$notes/asked"; [ -e "$notes/deaf" ] || exit 143' TERM
             while :; do sleep 0.05; done
         fi
         ;;

@@ -14,6 +14,9 @@ use crate::support::{App, Ran, Sandbox};
 /// Slow enough to be met on the way: an endpoint takes some three seconds.
 const SLOW: f64 = 0.01;
 
+/// Slower still, for a deletion takes a tenth of the time.
+const DELETION: f64 = 0.1;
+
 /// Lets so many parts of an upload pass and makes all others wait.
 fn stuck_after(parts: u32) -> Value {
     json!([{"kind": "error", "service": "s3", "operation": "UploadPart", "code": "SlowDown", "message": "Please reduce your request rate.",
@@ -34,14 +37,14 @@ fn half_uploaded(sandbox: &Sandbox) -> (App<'_>, Going, Bucket) {
     (app, going, bucket)
 }
 
-/// The same command again sends the other four parts, and no more.
+/// The same command again sends the parts that are missing, and no more.
 fn finishes_the_upload(app: &App<'_>, bucket: &Bucket) {
-    assert_eq!(bucket.parts(&bucket.open()[0]).len(), 3);
+    let kept = bucket.parts(&bucket.open()[0]).len();
     app.sandbox.break_things(json!([]));
     app.sandbox.forget_calls();
     app.run(&["up", "--yes"]).exits(0);
     let calls = app.sandbox.calls();
-    assert_eq!(calls["s3:UploadPart"], 4, "{calls:?}");
+    assert_eq!(calls["s3:UploadPart"], 7 - kept, "{calls:?}");
     assert!(!calls.contains_key("s3:CreateMultipartUpload"), "{calls:?}");
     deployed_once(app);
 }
@@ -64,6 +67,7 @@ fn killed_in_the_upload_the_same_command_sends_only_what_is_missing() {
     let sandbox = Sandbox::new();
     let (app, going, bucket) = half_uploaded(&sandbox);
     going.kill();
+    assert_eq!(bucket.parts(&bucket.open()[0]).len(), 3);
     finishes_the_upload(&app, &bucket);
 }
 
@@ -220,6 +224,7 @@ fn ctrl_c_at_the_prompt_changes_nothing() {
         let mut going = on_a_terminal(&app, &[verb]);
         going.until_said(if verb == "up" { "[y/N]" } else { "to go on:" });
         going.type_in("\x03");
+        going.until_said("interrupted");
         says(&going.end().exits(130), &["interrupted", "nothing was changed"]);
         untouched(&sandbox);
     }
@@ -252,7 +257,7 @@ fn what_a_killed_run_left_of_a_change_set_is_used_or_replaced() {
         .call(
             "cloudformation",
             "CreateChangeSet",
-            json!({"StackName": "comfy", "ChangeSetName": "left-over", "ChangeSetType": "UPDATE",
+            json!({"StackName": "comfy", "ChangeSetName": "left-over-too", "ChangeSetType": "UPDATE",
             "TemplateBody": template("AWS::IAM::Role").to_string(), "Capabilities": ["CAPABILITY_IAM"]}),
         )
         .unwrap();
@@ -280,6 +285,17 @@ fn of_two_runs_at_once_one_deploys_and_the_other_attaches_or_stops() {
         );
         deployed_once(&app);
     }
+}
+
+#[test]
+fn of_two_runs_at_once_that_wait_for_each_other_both_succeed() {
+    let sandbox = Sandbox::with_time_scale(SLOW);
+    let app = App::with_image(&sandbox, "");
+    let run = || Going::start(app.command(&["up", "--yes", "--wait-lock", "5m"]));
+    let (first, second) = (run(), run());
+    first.end().exits(0);
+    second.end().exits(0);
+    deployed_once(&app);
 }
 
 #[test]
@@ -323,14 +339,15 @@ fn a_failed_creation_that_was_kept_is_shown_and_made_anew_by_the_next_run() {
 
 #[test]
 fn while_it_is_destroyed_nothing_is_deployed_and_wait_lock_waits() {
-    let sandbox = Sandbox::with_time_scale(SLOW);
+    let sandbox = Sandbox::new();
     let app = App::with_image(&sandbox, "");
     app.run(&["up", "--yes"]).exits(0);
+    sandbox.set_time_scale(DELETION);
     let mut going = Going::start(app.command(&["destroy", "--confirm", "comfy"]));
     going.until("the deletion", || (status(&sandbox, "comfy") == "DELETE_IN_PROGRESS").then_some(()));
     going.signal(Signal::INT);
     says(&going.end().exits(130), &["goes on in AWS", "comfy-deploy destroy --confirm comfy"]);
-    assert_eq!(status(&sandbox, "comfy"), "DELETE_IN_PROGRESS");
+    sandbox.set_time_scale(SLOW);
     let ran = app.run(&["up", "--yes"]).exits(6);
     says(&ran, &["DELETE_IN_PROGRESS", "--wait-lock"]);
     app.run(&["up", "--yes", "--wait-lock", "5m"]).exits(0);
@@ -360,4 +377,92 @@ fn killed_after_any_call_the_same_command_ends_the_same() {
 
 fn count(sandbox: &Sandbox) -> u64 {
     sandbox.calls().values().filter_map(Value::as_u64).sum()
+}
+
+#[test]
+fn killed_after_any_call_of_an_update_the_same_command_ends_the_same() {
+    let deployed = || {
+        let sandbox = Sandbox::new();
+        let dir = {
+            let app = App::with_image(&sandbox, "");
+            app.run(&["up", "--yes"]).exits(0);
+            app.write("models/more.safetensors", "more");
+            sandbox.forget_calls();
+            app.dir
+        };
+        (sandbox, dir)
+    };
+    let (sandbox, dir) = deployed();
+    App { sandbox: &sandbox, dir }.run(&["up", "--yes"]).exits(0);
+    let all = count(&sandbox);
+    for last in (8..all).step_by(9) {
+        let (sandbox, dir) = deployed();
+        let app = App { sandbox: &sandbox, dir };
+        let going = Going::start(app.command(&["up", "--yes"]));
+        let said = going.killed_when(|| count(&sandbox) >= last);
+        let ran = app.run(&["up", "--yes"]);
+        assert_eq!(ran.code, 0, "killed after call {last} of {all}:\n{said}\n--- then\n{}", ran.stderr);
+        assert_eq!(endpoint_status(&sandbox), "InService");
+        let (models, configs) = crate::probe::models_and_configs(&sandbox);
+        assert_eq!((models.len(), configs.len()), (1, 1), "killed after call {last}: {models:?} {configs:?}");
+        app.run(&["plan", "--detailed-exitcode"]).exits(0);
+        let records = Bucket::of(&sandbox).keys("deployments/comfy/");
+        let ended = records.iter().filter(|k| k.ends_with(".outcome.json")).count();
+        assert_eq!(ended * 2, records.len(), "killed after call {last}: {records:?}");
+    }
+}
+
+#[test]
+fn interrupted_while_scaling_or_destroying_the_same_command_attaches() {
+    let sandbox = Sandbox::with_time_scale(SLOW);
+    let app = App::with_image(&sandbox, "");
+    app.run(&["up", "--yes"]).exits(0);
+    app.write("models/more.safetensors", "more");
+    let update = ["update-model", "--yes", "--version", "v2"];
+    let mut going = Going::start(app.command(&update));
+    going.until("the update", || (status(&sandbox, "comfy") == "UPDATE_IN_PROGRESS").then_some(()));
+    going.signal(Signal::TERM);
+    says(&going.end().exits(130), &["continue with: comfy-deploy update-model --yes --version v2"]);
+    says(&app.run(&update).exits(0), &["already under way"]);
+    assert_eq!(status(&sandbox, "comfy"), "UPDATE_COMPLETE");
+
+    sandbox.set_time_scale(DELETION);
+    let destroy = ["destroy", "--confirm", "comfy"];
+    let mut going = Going::start(app.command(&destroy));
+    going.until("the deletion", || (status(&sandbox, "comfy") == "DELETE_IN_PROGRESS").then_some(()));
+    going.signal(Signal::INT);
+    going.end().exits(130);
+    app.run(&destroy).exits(0);
+    assert_eq!((status(&sandbox, "comfy"), endpoint_status(&sandbox)), (String::new(), String::new()));
+    let (models, configs) = crate::probe::models_and_configs(&sandbox);
+    assert!(models.is_empty() && configs.is_empty(), "{models:?} {configs:?}");
+}
+
+#[test]
+fn credentials_that_expire_in_the_upload_leave_the_parts() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "");
+    large_model(&app, 100 << 20);
+    sandbox.break_things(json!([{"kind": "error", "service": "s3", "operation": "UploadPart", "code": "ExpiredToken",
+        "message": "The provided token has expired.", "status": 400, "after": 3, "times": 1000}]));
+    let ran = app.run(&["up", "--yes"]).exits(7);
+    says(&ran, &["the credentials have expired", "aws sso login", "the same command again"]);
+    finishes_the_upload(&app, &Bucket::of(&sandbox));
+}
+
+#[test]
+fn a_second_ctrl_c_waits_for_nothing_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let app = app_with_context(&sandbox);
+    let builder = Builder::new();
+    builder.tell("hang", "");
+    builder.tell("deaf", "");
+    let mut going = Going::start(builder.command(&app, &["up", "--yes"]));
+    let pid = going.until("the build", || builder.hanging());
+    going.signal(Signal::INT);
+    going.until("the first Ctrl-C", || builder.asked_to_end().then_some(()));
+    going.signal(Signal::INT);
+    assert!(going.end().exits(130).took < Duration::from_secs(8), "it waited for the builder");
+    wait_for("the builder's end", || rustix::process::test_kill_process(pid).is_err().then_some(()));
+    assert!(builder.logins().is_empty(), "{:?}", builder.logins());
 }

@@ -171,9 +171,12 @@ impl Going {
             if let Some(found) = look() {
                 return Some(found);
             }
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended ({ended:?}) before {what}:\n{}", self.said());
-            None
+            let ended = self.child.try_wait().unwrap()?;
+            // What it did last may show a little later.
+            std::thread::sleep(Duration::from_millis(300));
+            let found = look();
+            assert!(found.is_some(), "it ended ({ended:?}) before {what}:\n{}", self.said());
+            found
         })
     }
 

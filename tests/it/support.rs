@@ -35,6 +35,11 @@ impl Sandbox {
         Sandbox { runtime, running: Some(running), url, _dir: dir }
     }
 
+    /// Goes on at another pace; what is under way keeps its own.
+    pub fn set_time_scale(&self, time_scale: f64) {
+        self.running.as_ref().unwrap().shared.world.lock().time_scale = time_scale;
+    }
+
     /// Replaces the list of faults.
     pub fn break_things(&self, faults: Value) {
         let answer = self.http().post(format!("{}/_sandbox/faults", self.url)).body(faults.to_string()).send().unwrap();
