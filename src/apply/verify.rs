@@ -22,7 +22,8 @@ pub async fn endpoint(run: &Run<'_>, name: &str, config: &str, image: &str) -> R
             Ok(Some(e)) => break e,
             Ok(None) => {
                 return Err(Error::failed(format!("the endpoint {name} is gone although its stack is complete"))
-                    .next("comfy-deploy up"));
+                    .why("somebody deleted it outside CloudFormation, whose updates cannot make it again")
+                    .next("comfy-deploy destroy, then comfy-deploy up"));
             }
             Err(e) if pace::passing(&e) => {}
             Err(e) => return Err(e),

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::look::{self, Wanted};
 use super::{Context, Done, up};
 use crate::cli::{self, ScaleAction, ScheduleAction};
+use crate::cloud::observe;
 use crate::config::ScheduleEntry;
 use crate::error::{Error, Result};
 use crate::plan::{self, Scale};
@@ -48,6 +49,8 @@ pub async fn run(context: &Context<'_>, args: &cli::Scale) -> Result<Done> {
 
 /// The schedules of the deployed template.
 async fn list(context: &Context<'_>) -> Result<Done> {
+    let caller = context.cloud.identity.caller().await?;
+    observe::check_account(&context.settings, &caller.account)?;
     let name = context.settings.stack();
     let Some(stack) = context.cloud.stacks.stack(&name).await? else {
         return Err(

@@ -124,6 +124,9 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
     if let Some(note) = world.silent_rollback() {
         let _ = writeln!(text, "\nNote: {note}");
     }
+    if let Some(note) = world.lost_endpoint() {
+        let _ = writeln!(text, "\nNote: {note}. To make it again: comfy-deploy destroy, then comfy-deploy up");
+    }
     let data = json!({
         "account": world.account,
         "region": settings.region,
@@ -145,6 +148,7 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
         "image": parameters.get("ModelEcrImage"),
         "function": {"name": function, "url": url, "auth": auth, "policy": policy},
         "silent_rollback": world.silent_rollback(),
+        "lost_endpoint": world.lost_endpoint(),
         "records": world.last_record,
     });
     Ok(Done::new(text, data))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::service::{Readiness, readiness};
+use super::service::{Readiness, has_endpoint, readiness};
 use super::{Deployed, ImagePlan, LocalModel, ModelPlan, Plan, Step, StepKind, World, busy, target};
 use crate::cloud::Map;
 use crate::config::ScheduleEntry;
@@ -155,7 +155,10 @@ fn settled<'w>(settings: &Settings, world: &'w World) -> Result<(&'w Deployed, V
         Readiness::Busy if deployed.stack.status == "DELETE_IN_PROGRESS" => {
             Err(busy(&deployed.stack.name, &deployed.stack.status))
         }
-        Readiness::Update | Readiness::Busy => Ok((deployed, stack::parse(&deployed.body)?)),
+        Readiness::Update | Readiness::Busy => {
+            has_endpoint(world)?;
+            Ok((deployed, stack::parse(&deployed.body)?))
+        }
         Readiness::Create | Readiness::Recreate => {
             Err(absent().why(format!("its first creation did not finish ({})", deployed.stack.status)))
         }

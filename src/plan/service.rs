@@ -81,6 +81,18 @@ pub fn readiness(stack: &Stack) -> Result<Readiness> {
     })
 }
 
+/// Refuses to update a stack whose endpoint somebody deleted: without it every run would find nothing to do, and a
+/// changed endpoint would fail with its rollback failing as well.
+///
+/// # Errors
+/// [`crate::error::Kind::Failed`].
+pub(super) fn has_endpoint(world: &World) -> Result<()> {
+    let Some(lost) = world.lost_endpoint() else { return Ok(()) };
+    Err(Error::failed(lost).why("an update of the stack cannot make it again; nothing was changed").next(
+        "delete the rest and deploy anew (models and images are kept): comfy-deploy destroy, then comfy-deploy up",
+    ))
+}
+
 /// The steps; none when the stack is as wanted. `image` is `None` while it is still to be built.
 pub(super) fn steps(
     settings: &Settings,
@@ -98,7 +110,10 @@ pub(super) fn steps(
         Some(d) if d.stack.status == "DELETE_IN_PROGRESS" => return Err(busy(&target.stack, &d.stack.status)),
         Some(d) => match readiness(&d.stack)? {
             Readiness::Create | Readiness::Recreate => None,
-            Readiness::Update | Readiness::Busy => Some((d, stack::parse(&d.body)?)),
+            Readiness::Update | Readiness::Busy => {
+                has_endpoint(world)?;
+                Some((d, stack::parse(&d.body)?))
+            }
         },
         None => None,
     };

@@ -55,6 +55,18 @@ impl World {
         Some(format!("{}-{}", stack.parameters.get("AppName")?, stack.parameters.get("ModelVersion")?))
     }
 
+    /// What to say when somebody deleted the endpoint behind CloudFormation's back: an update cannot make it again.
+    pub fn lost_endpoint(&self) -> Option<String> {
+        let stack = &self.service.as_ref().filter(|_| self.endpoint.is_none())?.stack;
+        let complete = stack.status.ends_with("_COMPLETE") && stack.status != "ROLLBACK_COMPLETE";
+        complete.then(|| {
+            format!(
+                "the endpoint is gone, although the stack {} is complete: it was deleted outside CloudFormation",
+                stack.name
+            )
+        })
+    }
+
     /// What to say when the endpoint went back to an older config behind CloudFormation's back.
     pub fn silent_rollback(&self) -> Option<String> {
         let endpoint = self.endpoint.as_ref().filter(|e| e.status == "InService")?;

@@ -237,6 +237,7 @@ fn the_wrong_account_is_refused_first() {
     sandbox.forget_calls();
     let refused = app.run(&["up", "--yes"]).exits(7);
     assert!(refused.stderr.contains("999999999999"), "{}", refused.stderr);
+    app.run(&["scale", "schedule", "ls"]).exits(7);
     assert_eq!(sandbox.calls().keys().map(String::as_str).collect::<Vec<_>>(), ["sts:GetCallerIdentity"]);
 }
 
@@ -285,4 +286,25 @@ fn killed_while_the_stack_is_made_the_same_command_follows_it_to_the_end() {
     assert_eq!(app.run(&["up", "--yes", "--output", "json"]).exits(0).data()["changed"], false);
     let status = app.run(&["status"]).exits(0);
     assert!(!status.stdout.contains("no outcome yet"), "{}", status.stdout);
+}
+
+#[test]
+fn an_endpoint_deleted_by_hand_is_noticed_and_can_be_made_again() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "");
+    app.run(&["up", "--yes"]).exits(0);
+    sandbox.call("sagemaker", "DeleteEndpoint", json!({"EndpointName": "comfy"})).unwrap();
+    while sandbox.call("sagemaker", "DescribeEndpoint", json!({"EndpointName": "comfy"})).is_ok() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let status = app.run(&["status"]).exits(0);
+    assert!(status.stdout.contains("the endpoint is gone"), "{}", status.stdout);
+    for verb in [["up", "--yes"].as_slice(), &["update-model", "--yes"], &["scale", "set", "--max", "2", "--yes"]] {
+        let refused = app.run(verb).exits(1);
+        assert!(refused.stderr.contains("the endpoint is gone"), "{verb:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains("comfy-deploy destroy, then comfy-deploy up"), "{verb:?}: {}", refused.stderr);
+    }
+    app.run(&["destroy", "--confirm", "comfy"]).exits(0);
+    app.run(&["up", "--yes"]).exits(0);
+    assert_eq!(endpoint(&sandbox)["EndpointStatus"], "InService");
 }

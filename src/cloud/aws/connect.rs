@@ -79,9 +79,12 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
         };
     }
     // The first call of every run: without a network it should say so in seconds, not after all attempts.
-    let sts = aws_sdk_sts::config::Builder::from(&sdk)
+    let sts =
+        aws_sdk_sts::config::Builder::from(&sdk).interceptor(counter.clone()).retry_config(few_attempts(&sdk)).build();
+    // Looking at a quota is optional, and an implementation without quotas answers 500 for a minute otherwise.
+    let quotas = aws_sdk_servicequotas::config::Builder::from(&sdk)
         .interceptor(counter.clone())
-        .retry_config(first_call_retry(&sdk))
+        .retry_config(few_attempts(&sdk))
         .build();
     let mut s3 = aws_sdk_s3::config::Builder::from(&sdk).interceptor(counter.clone());
     if has_own_s3_endpoint(&sdk) {
@@ -104,7 +107,7 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
         endpoints: Box::new(super::endpoints::SageMaker::new(client!(aws_sdk_sagemaker), context.clone())),
         scaling: Box::new(super::scaling::AutoScaling::new(client!(aws_sdk_applicationautoscaling), context.clone())),
         logs: Box::new(super::logs::CloudWatchLogs::new(client!(aws_sdk_cloudwatchlogs), context.clone())),
-        quotas: Box::new(super::quotas::ServiceQuotas::new(client!(aws_sdk_servicequotas), context)),
+        quotas: Box::new(super::quotas::ServiceQuotas::new(aws_sdk_servicequotas::Client::from_conf(quotas), context)),
         calls,
     })
 }
@@ -133,8 +136,8 @@ async fn account_config(region: &str, profile: Option<&str>) -> Result<SdkConfig
     Ok(with_patience(sdk, std::env::var_os("AWS_MAX_ATTEMPTS").is_some()))
 }
 
-/// The retries of the first call: no more than the SDK's default.
-fn first_call_retry(sdk: &SdkConfig) -> RetryConfig {
+/// Retries where an early answer is worth more than patience: no more than the SDK's default.
+fn few_attempts(sdk: &SdkConfig) -> RetryConfig {
     let retry = sdk.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
     let attempts = retry.max_attempts().min(SDK_ATTEMPTS);
     retry.with_max_attempts(attempts)
