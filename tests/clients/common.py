@@ -1,4 +1,4 @@
-"""What the client scripts share: boto3 clients whose every answer is looked through, and checks that say what differs."""
+"""What the client scripts share: boto3 clients whose every answer is looked through, and checks."""
 
 import os
 import re
@@ -14,8 +14,10 @@ REGION = os.environ["AWS_REGION"]
 # A template is meant to hold references; nothing else is.
 TEMPLATES = {"GetTemplate", "GetTemplateSummary", "ValidateTemplate"}
 LOGICAL_IDS = r"(ComfyUI[A-Za-z]+|DeploymentBucket(?:Policy)?|ImageRepository)"
-UNRESOLVED = re.compile(r"\$\{|Fn::|!Ref|!GetAtt|!Sub|\bAWS::(AccountId|Region|Partition|URLSuffix|NoValue|StackName)\b"
-                        rf"|\b{LOGICAL_IDS}\.[A-Za-z]+\b")
+UNRESOLVED = re.compile(
+    r"\$\{|Fn::|!Ref|!GetAtt|!Sub|\bAWS::(AccountId|Region|Partition|URLSuffix|NoValue|StackName)\b"
+    rf"|\b{LOGICAL_IDS}\.[A-Za-z]+\b"
+)
 
 
 def unresolved(value, path=""):
@@ -51,7 +53,7 @@ ANSWERS = Answers()
 
 
 def client(service, retries=True, **config):
-    """A client that looks through every answer. Without retries one attempt is made, so that an error is seen as it is."""
+    """A client that looks through every answer. Without retries it makes one attempt."""
     attempts = {} if retries else {"retries": {"total_max_attempts": 1}}
     made = boto3.client(service, config=Config(**attempts, **config))
     made.meta.events.register("after-call", ANSWERS.look)

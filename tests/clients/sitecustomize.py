@@ -1,4 +1,4 @@
-"""Shortens every pause, by PYTHONPATH: the waiters of boto3 and awscli pause as AWS's own pace asks, 30 seconds for a stack."""
+"""Shortens every pause, by PYTHONPATH: the waiters of boto3 and awscli ask for a stack every 30 seconds only."""
 
 import time
 

@@ -12,9 +12,8 @@ use crate::support::{App, Ran, Sandbox};
 
 /// The script. Its directory is where it and the test leave each other notes:
 /// `hang` - the build does not end; `deaf` - not even when asked to; `fail` - the build fails with this text; `refuse` - the push fails with this text;
-/// `push` - the reference to push; `pushed` - the digest once the test has pushed it; `pid` - of a build that hangs;
-/// `asked` - a build
-/// that hangs got SIGTERM; `built` - a line per build.
+/// `push` - the reference to push; `pushed` - the digest once the test has pushed it; `pid` - of a build that hangs,
+/// and hears signals; `asked` - a build that hangs got SIGTERM; `built` - a line per build.
 const SCRIPT: &str = r#"#!/bin/sh
 notes=$(dirname "$0")
 case "$1" in
@@ -25,9 +24,9 @@ case "$1" in
         echo 'STEP 1/2: FROM scratch'
         if [ -e "$notes/fail" ]; then cat "$notes/fail" >&2; exit 1; fi
         if [ -e "$notes/hang" ]; then
+            trap 'echo asked > "$notes/asked"; [ -e "$notes/deaf" ] || exit 143' TERM
             echo $$ > "$notes/pid.new"
             mv "$notes/pid.new" "$notes/pid"
-            trap 'echo asked > "$notes/asked"; [ -e "$notes/deaf" ] || exit 143' TERM
             while :; do sleep 0.05; done
         fi
         ;;

@@ -239,3 +239,19 @@ fn change_set(sandbox: &Sandbox, values: &[String]) {
     assert_eq!(live["EndpointConfigName"], "alone-v2");
     assert_eq!(live["EndpointStatus"], "InService");
 }
+
+#[test]
+fn s3_serves_boto3_and_awscli_files_in_parts_versions_conditions_and_owners() {
+    let sandbox = Sandbox::new();
+    let scratch = tempfile::TempDir::new().unwrap();
+    script(&sandbox, "objects.py", &[scratch.path().to_str().unwrap()]);
+}
+
+#[test]
+fn boto3_knows_every_error_by_its_class_and_repeats_what_is_throttled() {
+    let sandbox = Sandbox::new();
+    sandbox.call("ecr", "CreateRepository", json!({"repositoryName": "errors"})).unwrap();
+    let docker = sandbox.push_image("errors", "docker", "one", false);
+    let oci = sandbox.push_image("errors", "oci", "one", true);
+    script(&sandbox, "errors.py", &[&docker, &oci]);
+}
