@@ -529,7 +529,7 @@ fn a_permission_that_is_missing_half_way_is_named_and_nothing_is_left() {
         ("s3", "ListObjectsV2"),
         ("sagemaker", "ListEndpoints"),
     ] {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::with_time_scale(0.001);
         let app = App::with_image(&sandbox, "");
         sandbox.break_things(json!([{"kind": "error", "service": service, "operation": operation, "code": "AccessDenied",
             "message": format!("User: arn:aws:iam::123456789012:user/ci is not authorized to perform: {service}:{operation}"), "status": 403}]));

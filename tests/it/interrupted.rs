@@ -14,6 +14,9 @@ use crate::support::{App, Ran, Sandbox};
 /// Slow enough to be met on the way: an endpoint takes some three seconds.
 const SLOW: f64 = 0.01;
 
+/// For tests that deploy many times: an endpoint takes a third of a second.
+const FAST: f64 = 0.001;
+
 /// Slower still, for a deletion takes a tenth of the time.
 const DELETION: f64 = 0.1;
 
@@ -357,14 +360,14 @@ fn while_it_is_destroyed_nothing_is_deployed_and_wait_lock_waits() {
 #[test]
 fn killed_after_any_call_the_same_command_ends_the_same() {
     // The calls of one whole run, foundation and upload included; each seventh of them is the last of a run here.
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::with_time_scale(FAST);
     let app = App::with_image(&sandbox, "");
     sandbox.forget_calls();
     app.run(&["up", "--yes"]).exits(0);
     let all = count(&sandbox);
     deployed_once(&app);
     for last in (1..all).step_by(7) {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::with_time_scale(FAST);
         let app = App::with_image(&sandbox, "");
         sandbox.forget_calls();
         let going = Going::start(app.command(&["up", "--yes"]));
@@ -382,7 +385,7 @@ fn count(sandbox: &Sandbox) -> u64 {
 #[test]
 fn killed_after_any_call_of_an_update_the_same_command_ends_the_same() {
     let deployed = || {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::with_time_scale(FAST);
         let dir = {
             let app = App::with_image(&sandbox, "");
             app.run(&["up", "--yes"]).exits(0);
