@@ -104,10 +104,11 @@ async fn image(
     let repository = &plan.target.repository;
     let tag = match &plan.image {
         ImagePlan::Keep => return Ok((None, false)),
-        ImagePlan::Prebuilt { uri } => return Ok((Some(uri.clone()), false)),
+        ImagePlan::Prebuilt { uri, .. } => return Ok((Some(uri.clone()), false)),
         ImagePlan::Present { digest, .. } => return Ok((Some(format!("{repository}@{digest}")), false)),
-        ImagePlan::Build { tag } => tag,
+        ImagePlan::Build { tag, .. } => tag,
     };
+    let existing = if settings.force_build { container::Existing::MoveTag } else { container::Existing::Take };
     let context = context.ok_or_else(|| lost("the build context"))?;
     let runner = Processes;
     let tool = Builders::detect(settings.config.image.builder, &runner).await?;
@@ -133,7 +134,7 @@ async fn image(
     )
     .await?;
     let build_tag = reference.rsplit_once(':').map_or(reference.as_str(), |(_, t)| t);
-    let digest = container::gate(run.cloud.images.as_ref(), repository, build_tag, tag).await?;
+    let digest = container::gate(run.cloud.images.as_ref(), repository, build_tag, tag, existing).await?;
     run.say(Event::End { task: Task::Image, summary: format!("{repository}:{tag} pushed") });
     Ok((Some(format!("{repository}@{digest}")), true))
 }

@@ -2,7 +2,8 @@
 
 use super::{BucketState, Cloud};
 use crate::error::{Error, Kind, Result};
-use crate::plan::{Deployed, Local, LocalImage, LocalModel, World};
+use crate::container;
+use crate::plan::{APP_TAG, Deployed, Existing, ImageName, Local, LocalImage, LocalModel, World};
 use crate::record;
 use crate::settings::Settings;
 use crate::stack;
@@ -27,6 +28,7 @@ pub async fn account(settings: &Settings, cloud: &Cloud) -> Result<Account> {
         foundation,
         service,
         bucket: None,
+        existing: Vec::new(),
         image: None,
         model_present: false,
         model_crc64nvme: None,
@@ -56,7 +58,14 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
         // Before the foundation makes it, or when it is the user's, the bucket must be looked at itself.
         world.bucket = Some(bucket_state(cloud, &bucket, adopted).await?);
     }
-    if !ready && world.bucket != Some(BucketState::Owned) {
+    let made_anew = world.foundation.as_ref().is_none_or(|f| !f.stack.busy()) && !ready;
+    let owned = world.bucket == Some(BucketState::Owned);
+    if made_anew {
+        world.existing = existing(settings, cloud, (owned && !adopted).then_some(bucket.as_str())).await?;
+    }
+    if !ready && !owned {
+        // No bucket, so nothing in it; the image can be there.
+        world.image = image(settings, cloud, &world, local).await?;
         return Ok(world);
     }
     let model = async {
@@ -76,14 +85,7 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
             None => Ok(true),
         }
     };
-    let image = async {
-        match &local.image {
-            LocalImage::Context { tag } if ready => {
-                Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest))
-            }
-            _ => Ok(None),
-        }
-    };
+    let image = image(settings, cloud, &world, local);
     let stack = settings.stack();
     let records = record::latest(cloud.objects.as_ref(), &bucket, &stack);
     let (model, function, image, records) = tokio::try_join!(model, function, image, records)?;
@@ -94,6 +96,55 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
     world.last_record = records.n;
     world.open_record = (!records.ended).then_some(records.n);
     Ok(world)
+}
+
+/// The digest of the wanted image, where our own registry has it. A prebuilt one is judged as well, unless it is
+/// deployed already.
+async fn image(settings: &Settings, cloud: &Cloud, world: &World, local: &Local) -> Result<Option<String>> {
+    let uri = match &local.image {
+        LocalImage::Keep => return Ok(None),
+        LocalImage::Context { tag } => {
+            return Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest));
+        }
+        LocalImage::Prebuilt { uri } => uri,
+    };
+    let name = ImageName::parse(uri);
+    if !own_registry(settings, world, name.host) {
+        return Ok(None);
+    }
+    let deployed = world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage"));
+    let trusted = deployed.and_then(|image| image.split_once('@')).map(|(_, digest)| digest);
+    match container::inspect(cloud.images.as_ref(), name.repository, name.reference, trusted).await? {
+        Some(digest) => Ok(Some(digest)),
+        None => Err(Error::usage(format!("image.uri names {uri}, which is not in the registry"))
+            .next(format!("push it first, or see what is there: aws ecr list-images --repository-name {}", name.repository))),
+    }
+}
+
+/// Whether images of this host are in ECR of this account and region.
+fn own_registry(settings: &Settings, world: &World, host: &str) -> bool {
+    let pseudo = world.pseudo("", &settings.region);
+    host.is_empty()
+        || host == format!("{}.dkr.ecr.{}.{}", pseudo.account, pseudo.region, pseudo.url_suffix)
+        || settings.sandbox.as_ref().is_some_and(|url| url.trim_end_matches('/').ends_with(&format!("//{host}")))
+}
+
+/// What the foundation stack would make but is there, and whose it is.
+async fn existing(settings: &Settings, cloud: &Cloud, bucket: Option<&str>) -> Result<Vec<Existing>> {
+    let app = |tags: super::Map| tags.get(APP_TAG).cloned();
+    let bucket = async {
+        let Some(name) = bucket else { return Ok(None) };
+        let tags = cloud.objects.bucket_tags(name).await?;
+        Ok(Some(Existing { what: "bucket", name: name.to_owned(), app: app(tags) }))
+    };
+    let repository = async {
+        let name = settings.repository();
+        let Some(found) = cloud.images.repository(name).await? else { return Ok(None) };
+        let tags = cloud.images.repository_tags(&found.arn).await?;
+        Ok::<_, Error>(Some(Existing { what: "repository", name: name.to_owned(), app: app(tags) }))
+    };
+    let (bucket, repository) = tokio::try_join!(bucket, repository)?;
+    Ok(bucket.into_iter().chain(repository).collect())
 }
 
 /// What `status` shows beyond a plan's needs: the live config and the scalable target.

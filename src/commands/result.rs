@@ -100,7 +100,7 @@ pub fn describe(
 
 fn tag(plan: &Plan) -> Option<String> {
     match &plan.image {
-        crate::plan::ImagePlan::Build { tag } | crate::plan::ImagePlan::Present { tag, .. } => Some(tag.clone()),
+        crate::plan::ImagePlan::Build { tag, .. } | crate::plan::ImagePlan::Present { tag, .. } => Some(tag.clone()),
         _ => None,
     }
 }

@@ -12,9 +12,9 @@ pub fn plan(plan: &Plan) -> String {
     let _ = writeln!(out, "Plan for {} in account {}, {}\n", t.stack, t.account, t.region);
     match &plan.image {
         ImagePlan::Keep => {}
-        ImagePlan::Prebuilt { uri } => row(&mut out, "image", &format!("as given: {uri}")),
+        ImagePlan::Prebuilt { given, .. } => row(&mut out, "image", &format!("as given: {given}")),
         ImagePlan::Present { tag, .. } => row(&mut out, "image", &format!("unchanged, {}:{tag}", t.repository)),
-        ImagePlan::Build { tag } => row(&mut out, "image", &format!("build and push {}:{tag}", t.repository)),
+        ImagePlan::Build { tag, .. } => row(&mut out, "image", &format!("build and push {}:{tag}", t.repository)),
     }
     match &plan.model {
         ModelPlan::Keep => {}

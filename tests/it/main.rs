@@ -2,4 +2,5 @@
 
 mod containers;
 mod deploy;
+mod edges;
 mod support;
