@@ -29,11 +29,15 @@ fn main() -> ExitCode {
         Err(e) => return finish(&ui, &cli, Err(Error::failed("cannot start the runtime").why(e.to_string()))),
     };
     let (trigger, cancel) = Cancel::new();
+    let asking = ui.asking();
     let result = runtime.block_on(async {
         tokio::spawn(async move {
             let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
             let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            if asking.load(std::sync::atomic::Ordering::SeqCst) {
+                std::process::exit(i32::from(Kind::Interrupted.exit_code()));
+            }
             let _ = trigger.send(true);
             // The second one does not wait for anything.
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }

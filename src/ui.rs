@@ -5,6 +5,7 @@ mod envelope;
 mod fail;
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use anstyle::{AnsiColor, Style};
@@ -147,6 +148,7 @@ pub struct Ui {
     input: Mutex<Box<dyn BufRead + Send>>,
     screen: Mutex<Weak<Screen>>,
     lines: Mutex<Weak<Lines>>,
+    asking: Arc<AtomicBool>,
 }
 
 impl Ui {
@@ -178,6 +180,7 @@ impl Ui {
             input: Mutex::new(input),
             screen: Mutex::default(),
             lines: Mutex::default(),
+            asking: Arc::default(),
         }
     }
 
@@ -302,7 +305,10 @@ impl Ui {
             }
             let mut line = String::new();
             let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
-            match input.read_line(&mut line) {
+            self.asking.store(true, Ordering::SeqCst);
+            let read = input.read_line(&mut line);
+            self.asking.store(false, Ordering::SeqCst);
+            match read {
                 Ok(0) => {
                     // The cursor still stands behind the prompt.
                     write_line(&self.err, "");
@@ -312,6 +318,12 @@ impl Ui {
                 Err(e) => Err(Error::failed("cannot read the answer").why(e.to_string())),
             }
         })
+    }
+
+    /// Whether somebody is being asked at this moment. Nothing has been changed then, and nothing can end the waiting
+    /// for the answer but the end of the process.
+    pub fn asking(&self) -> Arc<AtomicBool> {
+        self.asking.clone()
     }
 
     /// Reports a failure: as text on stderr, or as the envelope on stdout.

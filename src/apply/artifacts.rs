@@ -11,6 +11,7 @@ use crate::local::models::ModelTree;
 use crate::local::sources::Sources;
 use crate::pack::{Archive, FileParts, Layout, Manifest};
 use crate::plan::{ImagePlan, ModelPlan, Plan};
+use crate::progress::units::bytes;
 use crate::progress::{Event, Task};
 use crate::settings::Settings;
 use crate::transfer::{self, FileUpload, Options};
@@ -38,6 +39,13 @@ pub struct Made {
 pub async fn make(run: &Run<'_>, settings: &Settings, plan: &Plan, sources: Sources) -> Result<Made> {
     run.cancel.check()?;
     let Sources { model, image, function } = sources;
+    let uploads = matches!(plan.model, ModelPlan::Upload { .. }) || plan.function.as_ref().is_some_and(|f| f.upload);
+    match (matches!(plan.image, ImagePlan::Build { .. }), uploads) {
+        (true, true) => run.say(Event::Phase("building the image and uploading".into())),
+        (true, false) => run.say(Event::Phase("building the image".into())),
+        (false, true) => run.say(Event::Phase("uploading".into())),
+        (false, false) => {}
+    }
     let work = async {
         tokio::try_join!(
             self::model(run, settings, plan, model),
@@ -155,7 +163,7 @@ async fn function(run: &Run<'_>, settings: &Settings, plan: &Plan, zip: Option<b
         ..PutOptions::default()
     };
     let written = run.cloud.objects.put(&plan.target.bucket, &wanted.key, zip, &put).await?;
-    run.say(Event::End { task: Task::Function, summary: "function uploaded".into() });
+    run.say(Event::End { task: Task::Function, summary: format!("uploaded, {}", bytes(wanted.bytes)) });
     Ok(written == Written::Created)
 }
 

@@ -197,7 +197,9 @@ impl Board {
     ) -> bool {
         match self.resources.iter_mut().find(|r| r.stack == stack && r.logical_id == logical_id) {
             Some(old) => {
-                let changed = old.status != status || (reason.is_some() && old.reason != *reason);
+                // CloudFormation says "in progress" again with every remark; only a failure's reason is news.
+                let news = status.ends_with("_FAILED") && reason.is_some() && old.reason != *reason;
+                let changed = old.status != status || news;
                 if old.status != status {
                     // A resource that begins to move again, as in a clean-up, is timed anew.
                     if !old.moving() && status.ends_with("_IN_PROGRESS") {

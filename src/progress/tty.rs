@@ -241,6 +241,7 @@ fn resource_rows(resources: &[ResourceState], now: Duration, width: usize, room:
         order.sort_unstable();
         order.into_iter().map(|n| &resources[n]).collect()
     };
+    let status_width = shown.iter().map(|r| r.status.len()).max().unwrap_or(0);
     let id_width = shown.iter().map(|r| r.logical_id.len()).max().unwrap_or(0).min(width / 2);
     for stack in stacks {
         let of: Vec<_> = shown.iter().filter(|r| r.stack == stack).collect();
@@ -256,7 +257,7 @@ fn resource_rows(resources: &[ResourceState], now: Duration, width: usize, room:
             // The type says little that the logical id does not; it goes first where columns are few.
             let kind = if width >= 76 { resource.kind.strip_prefix("AWS::").unwrap_or(&resource.kind) } else { "" };
             let id = cut(&resource.logical_id, id_width);
-            let left = format!("  {id:<id_width$}  {}  {kind}", resource.status);
+            let left = format!("  {id:<id_width$}  {:<status_width$}  {kind}", resource.status);
             rows.push(Row(spread(left.trim_end(), &time(resource.elapsed(now)), width), code));
         }
     }
@@ -292,7 +293,8 @@ fn summary(board: &Board, now: Duration) -> Vec<String> {
         }
         lines.push(text);
     }
-    if let Some(endpoint) = &board.endpoint {
+    // A good endpoint is told in the result; one that is not must not be missed.
+    if let Some(endpoint) = board.endpoint.as_ref().filter(|e| e.status != "InService") {
         lines.push(format!("{:<9}{} {}", "endpoint", endpoint.name, endpoint.status));
     }
     lines
