@@ -75,6 +75,11 @@ impl ResourceState {
         self.status.ends_with("_IN_PROGRESS")
     }
 
+    /// Whether it is the stack itself, which CloudFormation tells like a resource.
+    pub fn is_stack(&self) -> bool {
+        self.kind == "AWS::CloudFormation::Stack" && self.logical_id == self.stack
+    }
+
     /// Whether it failed.
     pub fn failed(&self) -> bool {
         self.status.ends_with("_FAILED") || self.status.contains("ROLLBACK")

@@ -4,3 +4,4 @@ mod containers;
 mod deploy;
 mod edges;
 mod support;
+mod transcripts;
