@@ -1,8 +1,8 @@
 //! Reads everything a plan needs, in two rounds of parallel calls. Changes nothing.
 
 use super::{BucketState, Cloud};
-use crate::error::{Error, Kind, Result};
 use crate::container;
+use crate::error::{Error, Kind, Result};
 use crate::plan::{APP_TAG, Deployed, Existing, ImageName, Local, LocalImage, LocalModel, World};
 use crate::record;
 use crate::settings::Settings;
@@ -116,8 +116,10 @@ async fn image(settings: &Settings, cloud: &Cloud, world: &World, local: &Local)
     let trusted = deployed.and_then(|image| image.split_once('@')).map(|(_, digest)| digest);
     match container::inspect(cloud.images.as_ref(), name.repository, name.reference, trusted).await? {
         Some(digest) => Ok(Some(digest)),
-        None => Err(Error::usage(format!("image.uri names {uri}, which is not in the registry"))
-            .next(format!("push it first, or see what is there: aws ecr list-images --repository-name {}", name.repository))),
+        None => Err(Error::usage(format!("image.uri names {uri}, which is not in the registry")).next(format!(
+            "push it first, or see what is there: aws ecr list-images --repository-name {}",
+            name.repository
+        ))),
     }
 }
 

@@ -32,7 +32,11 @@ pub fn plan(plan: &Plan, look: Look) -> String {
         ModelPlan::Keep => {}
         ModelPlan::External { bucket, key } => row(&mut out, "model", &format!("as given, s3://{bucket}/{key}")),
         ModelPlan::Present { bytes, key, .. } => {
-            row(&mut out, "model", &format!("unchanged, {} in {}", size(*bytes), key.trim_end_matches("/model.tar.gz")));
+            row(
+                &mut out,
+                "model",
+                &format!("unchanged, {} in {}", size(*bytes), key.trim_end_matches("/model.tar.gz")),
+            );
         }
         ModelPlan::Upload { bytes, files, key, .. } => {
             let key = key.trim_end_matches("/model.tar.gz");
@@ -73,7 +77,8 @@ fn step(out: &mut String, step: &Step, look: Look) {
         StepKind::Update => "update",
         StepKind::Attach => "follow the operation that is under way",
     };
-    let _ = writeln!(out, "{}", wrap(&format!("  stack {}: {verb} ({})", step.stack, step.title), usize::from(look.width)));
+    let _ =
+        writeln!(out, "{}", wrap(&format!("  stack {}: {verb} ({})", step.stack, step.title), usize::from(look.width)));
     let ids = step.changes.iter().map(|c| c.logical_id.len()).max().unwrap_or(0);
     for c in &step.changes {
         let kind = c.kind.strip_prefix("AWS::").unwrap_or(&c.kind);
@@ -109,7 +114,9 @@ fn wrap(text: &str, width: usize) -> String {
     for word in text.split_whitespace() {
         match lines.last_mut() {
             Some(line) if line.is_empty() => line.push_str(&format!("{lead}{word}")),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => line.push_str(&format!(" {word}")),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push_str(&format!(" {word}"))
+            }
             _ => lines.push(format!("{lead}{word}")),
         }
     }

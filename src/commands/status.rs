@@ -53,7 +53,12 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
             let _ =
                 writeln!(text, "  {:<11} {} of {} on {instance_type}", "instances", count(v.current), count(v.desired));
             for (_, resolved) in &v.images {
-                let _ = writeln!(text, "  {:<11} {}", "image", super::show::short(resolved.split_once('/').map_or(resolved.as_str(), |(_, r)| r)));
+                let _ = writeln!(
+                    text,
+                    "  {:<11} {}",
+                    "image",
+                    super::show::short(resolved.split_once('/').map_or(resolved.as_str(), |(_, r)| r))
+                );
             }
         }
     }

@@ -122,7 +122,8 @@ impl Reporter for Lines {
             Event::End { task, summary } => format!("{}: {summary}", task.word()),
             Event::Resource { logical_id, kind, status, reason, .. } => {
                 // Why something begins is CloudFormation's routine; why it failed is not.
-                let told = |r: &String| !r.is_empty() && (!status.ends_with("_IN_PROGRESS") || status.contains("ROLLBACK"));
+                let told =
+                    |r: &String| !r.is_empty() && (!status.ends_with("_IN_PROGRESS") || status.contains("ROLLBACK"));
                 let reason = reason.filter(told).map(|r| format!(": {}", clean(&r))).unwrap_or_default();
                 let kind = if kind.is_empty() { String::new() } else { format!(" ({kind})") };
                 format!("{status}  {logical_id}{kind}{reason}")

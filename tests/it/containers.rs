@@ -18,8 +18,8 @@ use bytes::Bytes;
 use comfy_deploy::cloud::{Images, Manifest, RegistryLogin, Repository, Written};
 use comfy_deploy::config::{Builder, Comfyui, Image};
 use comfy_deploy::container::{
-    Existing,     Builders, Cancel, Exit, Invocation, OnLine, Processes, Runner, Tool, build_and_push, build_reference, gate,
-    manifest,
+    Builders, Cancel, Existing, Exit, Invocation, OnLine, Processes, Runner, Tool, build_and_push, build_reference,
+    gate, manifest,
 };
 use comfy_deploy::error::{Error, Kind, Result};
 use comfy_deploy::local::image::{ImageContext, context};

@@ -136,7 +136,9 @@ fn a_joined_operation_that_fails_is_told_with_its_own_events_only() {
     let app = App::with_image(&sandbox, "");
     app.run(&["up", "--yes"]).exits(0);
     app.write("models/more.safetensors", "more");
-    sandbox.break_things(json!([{"kind": "resource_fails", "logical_id": "ComfyUIEndpointConfig", "message": "first fault"}]));
+    sandbox.break_things(
+        json!([{"kind": "resource_fails", "logical_id": "ComfyUIEndpointConfig", "message": "first fault"}]),
+    );
     app.run(&["up", "--yes"]).exits(4);
     sandbox.break_things(json!([{"kind": "unhealthy", "endpoint": "comfy"}]));
     app.run(&["up", "--yes", "--timeout", "2s"]).exits(1);

@@ -78,8 +78,9 @@ impl Images for Ecr {
 
     async fn repository_tags(&self, arn: &str) -> Result<Map> {
         let answer = self.client.list_tags_for_resource().resource_arn(arn).send().await;
-        let answer = answer
-            .map_err(|e| self.context.explain("ecr:ListTagsForResource", format!("cannot read the tags of {arn}"), &e))?;
+        let answer = answer.map_err(|e| {
+            self.context.explain("ecr:ListTagsForResource", format!("cannot read the tags of {arn}"), &e)
+        })?;
         Ok(answer.tags.unwrap_or_default().into_iter().map(|t| (t.key, t.value)).collect())
     }
 

@@ -202,9 +202,8 @@ async fn a_prebuilt_image_is_judged_but_never_changed() {
     assert_eq!(refused.kind(), crate::error::Kind::Usage);
     assert_eq!(memory.tags(), ["oci", "v1"]);
 
-    let (arm, config) = Memory::with_config(
-        &json!({"os": "linux", "architecture": "arm64", "config": {"Entrypoint": ["x"]}}),
-    );
+    let (arm, config) =
+        Memory::with_config(&json!({"os": "linux", "architecture": "arm64", "config": {"Entrypoint": ["x"]}}));
     let digest = arm.push("v1", DOCKER_MANIFEST, &docker(&config));
     assert!(inspect(&arm, "app", "v1", None).await.is_err());
     // What is deployed was judged then; its config is not read again.
