@@ -320,7 +320,7 @@ pub struct Up {
     /// Local files.
     #[command(flatten)]
     pub local: Local,
-    /// Build the image even if its tag is in ECR already
+    /// Build the image even if its tag is in ECR already; the tag moves to the new one, the earlier one stays
     #[arg(long, help_heading = "Local files")]
     pub force_build: bool,
     /// Leave what failed standing instead of rolling back, to look at it

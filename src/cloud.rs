@@ -135,6 +135,8 @@ pub struct OpenUpload {
 pub trait Objects: Send + Sync {
     /// HeadBucket.
     async fn bucket(&self, bucket: &str) -> Result<BucketState>;
+    /// GetBucketTagging; empty when there are none.
+    async fn bucket_tags(&self, bucket: &str) -> Result<Map>;
     /// HeadObject with checksums.
     async fn head(&self, bucket: &str, key: &str) -> Result<Option<ObjectHead>>;
     /// GetObject, for small objects.
@@ -226,6 +228,8 @@ impl std::fmt::Debug for RegistryLogin {
 pub trait Images: Send + Sync {
     /// DescribeRepositories.
     async fn repository(&self, name: &str) -> Result<Option<Repository>>;
+    /// ListTagsForResource of a repository's ARN.
+    async fn repository_tags(&self, arn: &str) -> Result<Map>;
     /// BatchGetImage by `tag` or `sha256:...`.
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>>;
     /// PutImage; [`Written::AlreadyThere`] when the immutable tag exists. Returns the digest as well.

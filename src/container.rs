@@ -22,6 +22,6 @@ mod runner;
 
 pub use build::{Built, build_and_push, build_reference};
 pub use detect::{Builders, Tool, ToolKind};
-pub use gate::gate;
+pub use gate::{Existing, earlier_tag, gate, inspect};
 pub use leftovers::clear as clear_leftovers;
-pub use runner::{Cancel, Exit, Invocation, OnLine, Processes, Runner, Stream, cancel_on_signals};
+pub use runner::{Cancel, Exit, Invocation, OnLine, Processes, Runner, Stream};

@@ -6,6 +6,7 @@
 
 mod edit;
 mod growth;
+mod image_name;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,9 @@ use serde::Serialize;
 
 pub use edit::{Scale, scale, update_model};
 pub use growth::Growth;
+pub use image_name::ImageName;
 pub use service::{Step, StepKind, user_tags};
-pub use world::{Deployed, World};
+pub use world::{Deployed, Existing, World};
 
 use crate::cloud::Map;
 use crate::config::Architecture;
@@ -155,7 +157,9 @@ pub enum ImagePlan {
     Keep,
     /// Named in the config.
     Prebuilt {
-        /// `repo@sha256:...` or as given.
+        /// As in the config.
+        given: String,
+        /// `repo@sha256:...` where the registry is our own, else as given.
         uri: String,
     },
     /// The repository has it.
@@ -169,6 +173,8 @@ pub enum ImagePlan {
     Build {
         /// `c-...`
         tag: String,
+        /// `sha256:...` of the image that has the tag now and loses it to the new one (`--force-build`).
+        instead_of: Option<String>,
     },
 }
 
@@ -249,12 +255,23 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
     let target = target(settings, world);
     let mut notes = Vec::new();
     let foundation = foundation(settings, world, &target)?;
+    if foundation.as_ref().is_some_and(|step| matches!(step.kind, StepKind::Create | StepKind::Recreate)) {
+        for existing in &world.existing {
+            notes.push(adopted(settings, existing)?);
+        }
+    }
     let image = match &local.image {
         LocalImage::Keep => ImagePlan::Keep,
-        LocalImage::Prebuilt { uri } => ImagePlan::Prebuilt { uri: uri.clone() },
+        LocalImage::Prebuilt { uri } => ImagePlan::Prebuilt {
+            given: uri.clone(),
+            uri: match &world.image {
+                Some(digest) => ImageName::parse(uri).at(digest),
+                None => uri.clone(),
+            },
+        },
         LocalImage::Context { tag } => match &world.image {
             Some(digest) if !settings.force_build => ImagePlan::Present { tag: tag.clone(), digest: digest.clone() },
-            _ => ImagePlan::Build { tag: tag.clone() },
+            existing => ImagePlan::Build { tag: tag.clone(), instead_of: existing.clone() },
         },
     };
     let model = match &local.model {
@@ -273,7 +290,7 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
     let known = match &image {
         ImagePlan::Build { .. } => None,
         ImagePlan::Keep => world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage").cloned()),
-        ImagePlan::Prebuilt { uri } => Some(uri.clone()),
+        ImagePlan::Prebuilt { uri, .. } => Some(uri.clone()),
         ImagePlan::Present { digest, .. } => Some(format!("{}@{digest}", settings.repository())),
     };
     let service = service::steps(settings, local, world, &target, known.as_deref())?;
@@ -352,6 +369,26 @@ fn foundation(settings: &Settings, world: &World, target: &Target) -> Result<Opt
             let changes = stack::diff(Some(&old), &new);
             Ok((!changes.is_empty()).then(|| step(StepKind::Update, changes)))
         }
+    }
+}
+
+/// What was there before the foundation stack becomes part of it, if it may.
+///
+/// # Errors
+/// [`Kind::Refused`] when it belongs to another app.
+fn adopted(settings: &Settings, existing: &Existing) -> Result<String> {
+    let Existing { what, name, app } = existing;
+    match app {
+        Some(app) if *app != settings.config.app => Err(Error::new(
+            Kind::Refused,
+            format!("the {what} {name} belongs to another app: its tag {APP_TAG} is {app}"),
+        )
+        .why("the foundation stack would take it over")
+        .next("choose another app name, or name your own with storage.bucket and image.repository")),
+        Some(_) => Ok(format!("the {what} {name} is there from before; it is taken back into the foundation stack")),
+        None => Ok(format!(
+            "the {what} {name} exists already and has no tag of an app; it is adopted into the foundation stack as it is"
+        )),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::local::models::ModelTree;
 use crate::local::sources::Sources;
 use crate::pack::{Archive, FileParts, Layout, Manifest};
 use crate::plan::{ImagePlan, ModelPlan, Plan};
+use crate::progress::units::bytes;
 use crate::progress::{Event, Task};
 use crate::settings::Settings;
 use crate::transfer::{self, FileUpload, Options};
@@ -40,6 +41,13 @@ pub struct Made {
 pub async fn make(run: &Run<'_>, settings: &Settings, plan: &Plan, sources: Sources) -> Result<Made> {
     run.cancel.check()?;
     let Sources { model, image, function } = sources;
+    let uploads = matches!(plan.model, ModelPlan::Upload { .. }) || plan.function.as_ref().is_some_and(|f| f.upload);
+    match (matches!(plan.image, ImagePlan::Build { .. }), uploads) {
+        (true, true) => run.say(Event::Phase("building the image and uploading".into())),
+        (true, false) => run.say(Event::Phase("building the image".into())),
+        (false, true) => run.say(Event::Phase("uploading".into())),
+        (false, false) => {}
+    }
     let image = self::image(run, settings, plan, image).fuse();
     tokio::pin!(image);
     let work = async {
@@ -116,10 +124,11 @@ async fn image(
     let repository = &plan.target.repository;
     let tag = match &plan.image {
         ImagePlan::Keep => return Ok((None, false)),
-        ImagePlan::Prebuilt { uri } => return Ok((Some(uri.clone()), false)),
+        ImagePlan::Prebuilt { uri, .. } => return Ok((Some(uri.clone()), false)),
         ImagePlan::Present { digest, .. } => return Ok((Some(format!("{repository}@{digest}")), false)),
-        ImagePlan::Build { tag } => tag,
+        ImagePlan::Build { tag, .. } => tag,
     };
+    let existing = if settings.force_build { container::Existing::MoveTag } else { container::Existing::Take };
     let context = context.ok_or_else(|| lost("the build context"))?;
     let runner = Processes;
     let tool = Builders::detect(settings.config.image.builder, &runner).await?;
@@ -145,7 +154,7 @@ async fn image(
     )
     .await?;
     let build_tag = reference.rsplit_once(':').map_or(reference.as_str(), |(_, t)| t);
-    let digest = container::gate(run.cloud.images.as_ref(), repository, build_tag, tag).await?;
+    let digest = container::gate(run.cloud.images.as_ref(), repository, build_tag, tag, existing).await?;
     run.say(Event::End { task: Task::Image, summary: format!("{repository}:{tag} pushed") });
     Ok((Some(format!("{repository}@{digest}")), true))
 }
@@ -166,7 +175,7 @@ async fn function(run: &Run<'_>, settings: &Settings, plan: &Plan, zip: Option<b
         ..PutOptions::default()
     };
     let written = run.cloud.objects.put(&plan.target.bucket, &wanted.key, zip, &put).await?;
-    run.say(Event::End { task: Task::Function, summary: "function uploaded".into() });
+    run.say(Event::End { task: Task::Function, summary: format!("uploaded, {}", bytes(wanted.bytes)) });
     Ok(written == Written::Created)
 }
 

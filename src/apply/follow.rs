@@ -178,7 +178,7 @@ impl Follower<'_, '_> {
             self.run.say(Event::Endpoint {
                 name: endpoint.name.clone(),
                 status: endpoint.status.clone(),
-                stage: endpoint.stage.clone(),
+                stage: stage(&endpoint),
             });
         }
         let in_trouble = endpoint.failure.is_some()
@@ -208,6 +208,13 @@ impl Follower<'_, '_> {
     async fn tail(&self, watch: &Watch) -> Vec<String> {
         self.run.cloud.logs.tail(&watch.log_group(), LOG_LINES).await.ok().flatten().unwrap_or_default()
     }
+}
+
+/// The stage as it is shown: the one variant's name says nothing, nor does a stage that repeats the status.
+fn stage(endpoint: &Endpoint) -> Option<String> {
+    let stage = endpoint.stage.as_deref()?;
+    let stage = stage.strip_prefix(&format!("{}: ", crate::stack::VARIANT)).unwrap_or(stage);
+    (stage != endpoint.status).then(|| stage.to_owned())
 }
 
 /// Where the newest operation begins among a stack's events: at the last event by which the stack itself began to be

@@ -1,9 +1,9 @@
 //! Reads everything a plan needs, in two rounds of parallel calls. Changes nothing.
 
 use super::{BucketState, Cloud};
-use crate::container::manifest::DOCKER_MANIFEST;
+use crate::container;
 use crate::error::{Error, Kind, Result};
-use crate::plan::{Deployed, Local, LocalImage, LocalModel, World};
+use crate::plan::{APP_TAG, Deployed, Existing, ImageName, Local, LocalImage, LocalModel, World};
 use crate::record;
 use crate::settings::Settings;
 use crate::stack;
@@ -28,6 +28,7 @@ pub async fn account(settings: &Settings, cloud: &Cloud) -> Result<Account> {
         foundation,
         service,
         bucket: None,
+        existing: Vec::new(),
         image: None,
         model_present: false,
         model_crc64nvme: None,
@@ -57,9 +58,16 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
         // Before the foundation makes it, or when it is the user's, the bucket must be looked at itself.
         world.bucket = Some(bucket_state(cloud, &bucket, adopted).await?);
     }
-    if !ready && world.bucket != Some(BucketState::Owned) {
-        // What was made elsewhere must be there already: without it the stack would only fail later, and slowly.
-        tokio::try_join!(external_model(cloud, local), prebuilt(cloud, &world, local))?;
+    let made_anew = world.foundation.as_ref().is_none_or(|f| !f.stack.busy()) && !ready;
+    let owned = world.bucket == Some(BucketState::Owned);
+    if made_anew {
+        world.existing = existing(settings, cloud, (owned && !adopted).then_some(bucket.as_str())).await?;
+    }
+    if !ready && !owned {
+        // No bucket, so nothing in it. What was made elsewhere must be there already: without it the stack would only
+        // fail later, and slowly.
+        external_model(cloud, local).await?;
+        world.image = image(settings, cloud, &world, local).await?;
         return Ok(world);
     }
     let model = async {
@@ -75,15 +83,7 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
             None => Ok(true),
         }
     };
-    let image = async {
-        match &local.image {
-            LocalImage::Context { tag } if ready => {
-                Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest))
-            }
-            LocalImage::Prebuilt { .. } => prebuilt(cloud, &world, local).await.map(|()| None),
-            _ => Ok(None),
-        }
-    };
+    let image = image(settings, cloud, &world, local);
     let stack = settings.stack();
     let records = record::latest(cloud.objects.as_ref(), &bucket, &stack);
     let (model, function, image, records) = tokio::try_join!(model, function, image, records)?;
@@ -106,32 +106,55 @@ async fn external_model(cloud: &Cloud, local: &Local) -> Result<Option<Option<St
     }
 }
 
-/// Refuses a prebuilt image that SageMaker would refuse, as far as this account's registry can tell. What is deployed
-/// already, or lies in another registry, is not looked at.
-async fn prebuilt(cloud: &Cloud, world: &World, local: &Local) -> Result<()> {
-    let LocalImage::Prebuilt { uri } = &local.image else { return Ok(()) };
-    let deployed = world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage"));
-    if deployed == Some(uri) {
-        return Ok(());
-    }
-    let host = uri.split_once('/').map_or("", |(first, _)| first);
-    if host.contains(['.', ':']) || host == "localhost" {
-        return Ok(());
-    }
-    let Some((repository, reference)) = uri.split_once('@').or_else(|| uri.rsplit_once(':')) else { return Ok(()) };
-    let Some(manifest) = cloud.images.manifest(repository, reference).await? else {
-        return Err(Error::usage(format!("there is no image {uri} in ECR in this account and region"))
-            .next("check image.uri, or leave it out and comfy-deploy builds the image"));
+/// The digest of the wanted image, where our own registry has it. A prebuilt one is judged as well, unless it is
+/// deployed already.
+async fn image(settings: &Settings, cloud: &Cloud, world: &World, local: &Local) -> Result<Option<String>> {
+    let uri = match &local.image {
+        LocalImage::Keep => return Ok(None),
+        LocalImage::Context { tag } => {
+            return Ok(cloud.images.manifest(settings.repository(), tag).await?.map(|m| m.digest));
+        }
+        LocalImage::Prebuilt { uri } => uri,
     };
-    if manifest.media_type != DOCKER_MANIFEST {
-        return Err(Error::usage(format!("SageMaker would refuse the image {uri}"))
-            .why(format!("its manifest has the media type {}; only {DOCKER_MANIFEST} is taken", manifest.media_type))
-            .next(
-                "push it again in Docker's format (`buildah push --format v2s2`, `docker buildx build --provenance=false \
-                 --sbom=false --output type=image,push=true,oci-mediatypes=false`), or leave image.uri out",
-            ));
+    let name = ImageName::parse(uri);
+    if !own_registry(settings, world, name.host) {
+        return Ok(None);
     }
-    Ok(())
+    let deployed = world.service.as_ref().and_then(|s| s.stack.parameters.get("ModelEcrImage"));
+    let trusted = deployed.and_then(|image| image.split_once('@')).map(|(_, digest)| digest);
+    match container::inspect(cloud.images.as_ref(), name.repository, name.reference, trusted).await? {
+        Some(digest) => Ok(Some(digest)),
+        None => Err(Error::usage(format!("image.uri names {uri}, which is not in the registry")).next(format!(
+            "push it first, or see what is there: aws ecr list-images --repository-name {}",
+            name.repository
+        ))),
+    }
+}
+
+/// Whether images of this host are in ECR of this account and region.
+fn own_registry(settings: &Settings, world: &World, host: &str) -> bool {
+    let pseudo = world.pseudo("", &settings.region);
+    host.is_empty()
+        || host == format!("{}.dkr.ecr.{}.{}", pseudo.account, pseudo.region, pseudo.url_suffix)
+        || settings.sandbox.as_ref().is_some_and(|url| url.trim_end_matches('/').ends_with(&format!("//{host}")))
+}
+
+/// What the foundation stack would make but is there, and whose it is.
+async fn existing(settings: &Settings, cloud: &Cloud, bucket: Option<&str>) -> Result<Vec<Existing>> {
+    let app = |tags: super::Map| tags.get(APP_TAG).cloned();
+    let bucket = async {
+        let Some(name) = bucket else { return Ok(None) };
+        let tags = cloud.objects.bucket_tags(name).await?;
+        Ok(Some(Existing { what: "bucket", name: name.to_owned(), app: app(tags) }))
+    };
+    let repository = async {
+        let name = settings.repository();
+        let Some(found) = cloud.images.repository(name).await? else { return Ok(None) };
+        let tags = cloud.images.repository_tags(&found.arn).await?;
+        Ok::<_, Error>(Some(Existing { what: "repository", name: name.to_owned(), app: app(tags) }))
+    };
+    let (bucket, repository) = tokio::try_join!(bucket, repository)?;
+    Ok(bucket.into_iter().chain(repository).collect())
 }
 
 /// What `status` shows beyond a plan's needs: the live config and the scalable target.

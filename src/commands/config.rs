@@ -34,7 +34,9 @@ pub fn run(cli: &Cli, args: &ConfigArgs, ui: &Ui) -> Result<Done> {
             let warnings: Vec<String> =
                 problems.iter().flat_map(|p| p.list.iter().map(|one| p.one_line(one))).collect();
             warnings.iter().for_each(|w| ui.warn(w));
-            Ok(Done::new("", json!({"warnings": warnings})))
+            let text =
+                if warnings.is_empty() { "The config is good.\n" } else { "The config is good, with warnings.\n" };
+            Ok(Done::new(text, json!({"warnings": warnings})))
         }
     }
 }

@@ -15,8 +15,11 @@ use crate::plan;
 pub async fn run(context: &Context<'_>, args: &cli::Plan) -> Result<Done> {
     let (_, plan) = look::planned(context, Wanted::everything(), plan::up).await?;
     let empty = plan.is_empty();
-    let text =
-        if empty { format!("Nothing to do: {} is as the config says.", plan.target.stack) } else { show::plan(&plan) };
+    let text = if empty {
+        format!("Nothing to do: {} is as the config says.", plan.target.stack)
+    } else {
+        show::plan(&plan, context.ui.manner().out)
+    };
     let mut data = serde_json::to_value(&plan).unwrap_or_default();
     data["changes"] = json!(!empty);
     let mut done = Done::new(text, data);

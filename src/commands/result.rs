@@ -56,14 +56,17 @@ pub fn describe(
     }
     let _ = writeln!(
         text,
-        "model      {version}, s3://{bucket}/{key}{}",
+        "model      {version}{}\n           s3://{bucket}\n           {key}",
         bytes.map_or(String::new(), |b| format!(", {}", size(b)))
     );
-    let _ = writeln!(text, "image      {}", done.image);
+    let _ = writeln!(text, "image      {}", super::show::short(&done.image));
     match &url {
         Some(url) => {
-            let auth = parameters.get("LambdaUrlAuthType").map_or("", String::as_str);
-            let _ = writeln!(text, "function   {url} ({auth})");
+            let auth = match parameters.get("LambdaUrlAuthType").map(String::as_str) {
+                Some("NONE") => "anybody who knows the URL can call it",
+                _ => "callers sign their requests (AWS_IAM)",
+            };
+            let _ = writeln!(text, "function   {url}\n           {auth}");
             if context.settings.sandbox.is_some() {
                 let _ = writeln!(text, "           the sandbox does not serve this URL yet");
             }
@@ -100,7 +103,7 @@ pub fn describe(
 
 fn tag(plan: &Plan) -> Option<String> {
     match &plan.image {
-        crate::plan::ImagePlan::Build { tag } | crate::plan::ImagePlan::Present { tag, .. } => Some(tag.clone()),
+        crate::plan::ImagePlan::Build { tag, .. } | crate::plan::ImagePlan::Present { tag, .. } => Some(tag.clone()),
         _ => None,
     }
 }

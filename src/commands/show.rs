@@ -2,51 +2,66 @@
 
 use std::fmt::Write;
 
+use crate::error::Look;
 use crate::plan::{ImagePlan, ModelPlan, Plan, Step, StepKind};
+pub use crate::progress::units::bytes as size;
 use crate::stack::Action;
 
-/// What `plan` prints and `up` shows before it asks.
-pub fn plan(plan: &Plan) -> String {
+/// What `plan` prints and `up` shows before it asks, in lines of at most `look.width` columns.
+pub fn plan(plan: &Plan, look: Look) -> String {
     let mut out = String::new();
     let t = &plan.target;
     let _ = writeln!(out, "Plan for {} in account {}, {}\n", t.stack, t.account, t.region);
     match &plan.image {
         ImagePlan::Keep => {}
-        ImagePlan::Prebuilt { uri } => row(&mut out, "image", &format!("as given: {uri}")),
+        ImagePlan::Prebuilt { given, uri } => {
+            row(&mut out, "image", &format!("as given, {}", short(given)));
+            if let Some((_, digest)) = uri.rsplit_once('@').filter(|_| given != uri) {
+                row(&mut out, "", &format!("which is {} now", short(digest)));
+            }
+        }
         ImagePlan::Present { tag, .. } => row(&mut out, "image", &format!("unchanged, {}:{tag}", t.repository)),
-        ImagePlan::Build { tag } => row(&mut out, "image", &format!("build and push {}:{tag}", t.repository)),
+        ImagePlan::Build { tag, instead_of } => {
+            row(&mut out, "image", &format!("build and push {}:{tag}", t.repository));
+            if let Some(digest) = instead_of {
+                row(&mut out, "", &format!("the present one stays as {}", crate::container::earlier_tag(tag, digest)));
+            }
+        }
     }
     match &plan.model {
         ModelPlan::Keep => {}
-        ModelPlan::External { bucket, key } => row(&mut out, "model", &format!("as given: s3://{bucket}/{key}")),
+        ModelPlan::External { bucket, key } => row(&mut out, "model", &format!("as given, s3://{bucket}/{key}")),
         ModelPlan::Present { bytes, key, .. } => {
-            row(&mut out, "model", &format!("unchanged, {} in {key}", size(*bytes)))
+            row(
+                &mut out,
+                "model",
+                &format!("unchanged, {} in {}", size(*bytes), key.trim_end_matches("/model.tar.gz")),
+            );
         }
         ModelPlan::Upload { bytes, files, key, .. } => {
+            let key = key.trim_end_matches("/model.tar.gz");
             row(&mut out, "model", &format!("upload {} ({files} {}) to {key}", size(*bytes), plural(*files, "file")));
         }
     }
     if let Some(f) = &plan.function {
-        let what = if f.upload { format!("upload {}", size(f.bytes)) } else { format!("unchanged, {}", size(f.bytes)) };
-        row(&mut out, "function", &what);
+        let what = if f.upload { "upload" } else { "unchanged," };
+        row(&mut out, "function", &format!("{what} {}", size(f.bytes)));
     }
     for step in plan.foundation.iter().chain(&plan.service) {
         out.push('\n');
-        self::step(&mut out, step);
+        self::step(&mut out, step, look);
     }
     for p in &plan.protection {
         let _ = writeln!(out, "\n  stack {}: termination protection {}", p.stack, if p.on { "on" } else { "off" });
     }
     if let Some(g) = &plan.growth {
-        let _ = writeln!(
-            out,
-            "\nNeeds {} more {} while it runs.",
-            g.instances,
-            plural(g.instances.unsigned_abs() as usize, &format!("{} instance", g.instance_type))
-        );
+        let instances = plural(g.instances.unsigned_abs() as usize, "instance");
+        let first = plan.service.last().is_some_and(|s| s.kind != StepKind::Update);
+        let why = if first { "" } else { ", beside those that run until it serves" };
+        let _ = writeln!(out, "\nStarts {} {} {instances}{why}.", g.instances, g.instance_type);
     }
     for note in &plan.notes {
-        let _ = writeln!(out, "\nNote: {note}");
+        let _ = writeln!(out, "\n{}", wrap(&format!("Note: {note}"), usize::from(look.width)));
     }
     out
 }
@@ -55,40 +70,61 @@ fn row(out: &mut String, what: &str, value: &str) {
     let _ = writeln!(out, "  {what:<9} {value}");
 }
 
-fn step(out: &mut String, step: &Step) {
+fn step(out: &mut String, step: &Step, look: Look) {
     let verb = match step.kind {
         StepKind::Create => "create",
         StepKind::Recreate => "delete and create again",
         StepKind::Update => "update",
         StepKind::Attach => "follow the operation that is under way",
     };
-    let _ = writeln!(out, "  stack {}: {verb} ({})", step.stack, step.title);
+    let _ =
+        writeln!(out, "{}", wrap(&format!("  stack {}: {verb} ({})", step.stack, step.title), usize::from(look.width)));
+    let ids = step.changes.iter().map(|c| c.logical_id.len()).max().unwrap_or(0);
     for c in &step.changes {
+        let kind = c.kind.strip_prefix("AWS::").unwrap_or(&c.kind);
         let (sign, tail) = match c.action {
             Action::Add => ("+", String::new()),
-            Action::Modify => ("~", c.properties.join(", ")),
-            Action::Replace => ("±", format!("replaced: {}", c.properties.join(", "))),
-            Action::Remove => ("-", if c.retained { "left standing".into() } else { "removed".into() }),
+            Action::Modify => ("~", String::new()),
+            Action::Replace if look.unicode => ("±", " replaced".into()),
+            Action::Replace => ("!", " replaced".into()),
+            Action::Remove => ("-", if c.retained { " left standing".into() } else { " removed".into() }),
         };
-        let line = format!("    {sign} {:<29} {:<44} {tail}", c.logical_id, c.kind);
-        let _ = writeln!(out, "{}", line.trim_end());
+        let _ = writeln!(out, "    {sign} {:<ids$}  {kind}{tail}", c.logical_id);
+        if matches!(c.action, Action::Modify | Action::Replace) {
+            let properties = wrap(&c.properties.join(", "), usize::from(look.width).saturating_sub(8).max(20));
+            for line in properties.lines() {
+                let _ = writeln!(out, "        {line}");
+            }
+        }
     }
+}
+
+/// `sha256:` digests cut to twelve digits, as container tools show them.
+pub fn short(text: &str) -> String {
+    match text.split_once("sha256:") {
+        Some((before, hex)) if hex.len() > 12 => format!("{before}sha256:{}", hex.get(..12).unwrap_or(hex)),
+        _ => text.to_owned(),
+    }
+}
+
+/// Breaks at blanks; a longer word stays whole. Leading blanks stay in front of every line.
+fn wrap(text: &str, width: usize) -> String {
+    let lead = &text[..text.len() - text.trim_start().len()];
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(&format!("{lead}{word}")),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push_str(&format!(" {word}"))
+            }
+            _ => lines.push(format!("{lead}{word}")),
+        }
+    }
+    lines.join("\n")
 }
 
 fn plural(n: usize, word: &str) -> String {
     if n == 1 { word.to_owned() } else { format!("{word}s") }
-}
-
-/// Bytes as people say them, decimal as disks and S3's price list count.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit < UNITS.len() - 1 {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]
@@ -96,11 +132,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_as_people_say_them() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(999), "999 B");
-        assert_eq!(size(1000), "1.0 kB");
-        assert_eq!(size(301_234_567), "301.2 MB");
-        assert_eq!(size(50_000_000_000_000), "50.0 TB");
+    fn lines_break_at_blanks_and_digests_are_short() {
+        assert_eq!(wrap("  one two three", 9), "  one two\n  three");
+        assert_eq!(wrap("a-word-that-is-long b", 5), "a-word-that-is-long\nb");
+        assert_eq!(short("comfy@sha256:0123456789abcdef"), "comfy@sha256:0123456789ab");
+        assert_eq!(short("comfy:v1"), "comfy:v1");
     }
 }

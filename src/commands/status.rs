@@ -60,7 +60,12 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
             let _ =
                 writeln!(text, "  {:<11} {} of {} on {instance_type}", "instances", count(v.current), count(v.desired));
             for (_, resolved) in &v.images {
-                let _ = writeln!(text, "  {:<11} {resolved}", "image");
+                let _ = writeln!(
+                    text,
+                    "  {:<11} {}",
+                    "image",
+                    super::show::short(resolved.split_once('/').map_or(resolved.as_str(), |(_, r)| r))
+                );
             }
         }
     }
@@ -100,7 +105,7 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
     let auth = parameters.get("LambdaUrlAuthType").cloned();
     let mut policy = None;
     if let Some(url) = url {
-        let _ = writeln!(text, "  {:<11} {url} ({})", "function", auth.as_deref().unwrap_or("?"));
+        let _ = writeln!(text, "  {:<11} {url}\n  {:<11} {}", "function", "", auth.as_deref().unwrap_or("?"));
         if auth.as_deref() == Some("AWS_IAM") {
             let document = stack::invoker_policy(&format!(
                 "arn:aws:lambda:{}:{}:function:{}",
@@ -108,18 +113,13 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
                 world.account,
                 function.as_deref().unwrap_or_default()
             ));
-            let _ = writeln!(
-                text,
-                "\nAn identity policy that lets a caller use the URL:\n{}",
-                serde_json::to_string_pretty(&document).unwrap_or_default()
-            );
+            let _ = writeln!(text, "  {:<11} what a caller may need: `--output json`, at data.function.policy", "");
             policy = Some(document);
         }
     }
     if world.last_record > 0 {
         let open = world.open_record.map_or("", |_| " (no outcome yet)");
-        let _ =
-            writeln!(text, "\n  {} deployment records, the newest is {}{open}", world.last_record, world.last_record);
+        let _ = writeln!(text, "  {:<11} {}{open}", "deployment", world.last_record);
     }
     if let Some(note) = world.silent_rollback() {
         let _ = writeln!(text, "\nNote: {note}");

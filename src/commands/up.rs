@@ -46,7 +46,7 @@ pub async fn carry_out(context: &Context<'_>, verb: &'static str, look: Look, pl
     if let Some(growth) = &plan.growth {
         quota(context, growth).await?;
     }
-    context.ui.talk(&show::plan(plan));
+    context.ui.talk(&show::plan(plan, context.ui.manner().err));
     for step in plan.foundation.iter().chain(&plan.service).filter(|s| s.kind == StepKind::Recreate) {
         explain_failure(context, &step.stack).await?;
     }

@@ -17,29 +17,6 @@ use super::leftovers;
 /// Turns true when the run must stop. A sender that is gone never cancels.
 pub type Cancel = watch::Receiver<bool>;
 
-/// A [`Cancel`] that turns true at the first SIGINT, SIGTERM or SIGHUP (the terminal is gone). From then on these signals
-/// end nothing by themselves: whoever calls this must stop when it turns true.
-///
-/// # Errors
-/// The handlers cannot be installed.
-pub fn cancel_on_signals() -> io::Result<Cancel> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let (stop, cancel) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-        stop.send_replace(true);
-        // A sender that is gone would never cancel those who ask later.
-        stop.closed().await;
-    });
-    Ok(cancel)
-}
-
 /// How long a tool may take to clean up after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long to wait for the next line once the process has ended.

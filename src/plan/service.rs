@@ -218,7 +218,8 @@ fn artifacts(settings: &Settings, local: &Local, target: &Target, world: &World,
             packaging: settings.config.models.packaging,
         },
     };
-    let (registry, image) = split_registry(image);
+    let registry = super::ImageName::parse(image).host.to_owned();
+    let image = image.strip_prefix(&registry).unwrap_or(image).trim_start_matches('/').to_owned();
     Ok(Artifacts {
         bucket: target.bucket.clone(),
         model,
@@ -227,14 +228,4 @@ fn artifacts(settings: &Settings, local: &Local, target: &Target, world: &World,
         function_key: local.function.as_ref().map(|f| f.key.clone()),
         architecture: local.function.as_ref().map_or(Architecture::X86_64, |f| f.architecture),
     })
-}
-
-/// `host/repo@digest` -> (`host`, `repo@digest`); the host is empty when there is none.
-fn split_registry(uri: &str) -> (String, String) {
-    match uri.split_once('/') {
-        Some((host, rest)) if host.contains('.') || host.contains(':') || host == "localhost" => {
-            (host.into(), rest.into())
-        }
-        _ => (String::new(), uri.into()),
-    }
 }

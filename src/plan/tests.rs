@@ -35,6 +35,7 @@ fn empty() -> World {
         foundation: None,
         service: None,
         bucket: None,
+        existing: Vec::new(),
         image: None,
         model_crc64nvme: None,
         model_present: false,
@@ -306,4 +307,79 @@ fn update_model_moves_the_model_and_nothing_else() {
     assert!(same.service.is_empty(), "{:?}", same.service);
     let error = update_model(&before, &model, &empty()).expect_err("no stack");
     assert_eq!(error.kind(), Kind::Usage);
+}
+
+#[test]
+fn an_artifact_in_another_bucket_is_readable_after_up_and_after_update_model_alike() {
+    let before = settings("");
+    let world = deployed(&before, &local());
+    for (bucket, key) in [("elsewhere", "art/v2/model.tar.gz"), ("comfy-123456789012-eu-west-1", "own/model.tar.gz")] {
+        let model = LocalModel::External { bucket: bucket.into(), key: key.into() };
+        let updated = update_model(&before, &model, &world).expect("a plan");
+        let upped = up(&before, &Local { model, ..local() }, &world).expect("a plan");
+        for name in ["ModelDataBucket", "ModelDataS3Key", "ModelDataPrefix", "ModelPackaging"] {
+            assert_eq!(updated.service[0].parameters[name], upped.service[0].parameters[name], "{name} of {key}");
+        }
+        assert!(actions(&updated).contains(&("ComfyUIModelExecutionRole", Action::Modify)));
+    }
+    // And back again into the own bucket.
+    let back = update_model(&before, &local().model, &world).expect("a plan");
+    assert!(back.is_empty());
+}
+
+#[test]
+fn a_stack_that_is_being_deleted_is_waited_for() {
+    let settings = settings("");
+    for foundation in [true, false] {
+        let mut world = deployed(&settings, &local());
+        let stack = if foundation { &mut world.foundation } else { &mut world.service };
+        if let Some(s) = stack {
+            s.stack.status = "DELETE_IN_PROGRESS".into();
+            s.body = String::new();
+        }
+        assert_eq!(up(&settings, &local(), &world).expect_err("busy").kind(), Kind::Busy);
+    }
+}
+
+#[test]
+fn another_formatting_of_the_deployed_template_is_no_difference() {
+    let settings = settings("autoscaling: {enabled: true}");
+    let mut world = deployed(&settings, &local());
+    if let Some(s) = &mut world.service {
+        s.body = stack::parse(&s.body).expect("a template").to_string();
+        s.stack.status = "UPDATE_IN_PROGRESS".into();
+    }
+    let plan = up(&settings, &local(), &world).expect("a plan");
+    assert_eq!(plan.service[0].kind, StepKind::Attach);
+}
+
+#[test]
+fn what_exists_is_adopted_unless_it_is_another_apps() {
+    let settings = settings("");
+    let existing = |app: Option<&str>| World {
+        existing: vec![Existing { what: "bucket", name: "b".into(), app: app.map(str::to_owned) }],
+        ..empty()
+    };
+    let notes = |app| up(&settings, &local(), &existing(app)).expect("a plan").notes;
+    assert!(notes(None)[0].contains("adopted"));
+    assert!(notes(Some("comfy"))[0].contains("taken back"));
+    let refused = up(&settings, &local(), &existing(Some("other"))).expect_err("another app's");
+    assert_eq!(refused.kind(), Kind::Refused);
+}
+
+#[test]
+fn a_prebuilt_image_is_deployed_by_digest_and_a_forced_build_says_what_it_replaces() {
+    let prebuilt = Local { image: LocalImage::Prebuilt { uri: "comfy:v1".into() }, ..local() };
+    let world = World { image: Some(DIGEST.into()), ..empty() };
+    let plan = up(&settings(""), &prebuilt, &world).expect("a plan");
+    assert_eq!(plan.service[0].parameters["ModelEcrImage"], format!("comfy@{DIGEST}"));
+    // A registry that cannot be asked.
+    let foreign = Local { image: LocalImage::Prebuilt { uri: "ghcr.io/x/comfy:v1".into() }, ..local() };
+    let plan = up(&settings(""), &foreign, &empty()).expect("a plan");
+    assert_eq!(plan.service[0].parameters["ModelEcrImage"], "x/comfy:v1");
+    assert_eq!(plan.service[0].parameters["ModelEcrRegistry"], "ghcr.io");
+
+    let forced = Settings { force_build: true, ..settings("") };
+    let plan = up(&forced, &local(), &world).expect("a plan");
+    assert_eq!(plan.image, ImagePlan::Build { tag: "c-1".into(), instead_of: Some(DIGEST.into()) });
 }

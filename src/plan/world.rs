@@ -12,6 +12,17 @@ pub struct Deployed {
     pub body: String,
 }
 
+/// A bucket or repository that exists without the foundation stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Existing {
+    /// `bucket` or `repository`.
+    pub what: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The value of its tag [`super::APP_TAG`].
+    pub app: Option<String>,
+}
+
 /// The state of the account as far as this app goes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
@@ -23,7 +34,9 @@ pub struct World {
     pub service: Option<Deployed>,
     /// Whether the artifacts' bucket can be used; only looked at when the foundation does not make it.
     pub bucket: Option<BucketState>,
-    /// Digest under the wanted image tag.
+    /// What the foundation stack would make but exists already.
+    pub existing: Vec<Existing>,
+    /// Digest under the wanted image tag, or of the prebuilt image where it is in our own registry.
     pub image: Option<String>,
     /// CRC64NVME of the wanted model artifact, base64, where S3 has it.
     pub model_crc64nvme: Option<String>,

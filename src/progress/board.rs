@@ -75,6 +75,11 @@ impl ResourceState {
         self.status.ends_with("_IN_PROGRESS")
     }
 
+    /// Whether it is the stack itself, which CloudFormation tells like a resource.
+    pub fn is_stack(&self) -> bool {
+        self.kind == "AWS::CloudFormation::Stack" && self.logical_id == self.stack
+    }
+
     /// Whether it failed.
     pub fn failed(&self) -> bool {
         self.status.ends_with("_FAILED") || self.status.contains("ROLLBACK")
@@ -197,7 +202,9 @@ impl Board {
     ) -> bool {
         match self.resources.iter_mut().find(|r| r.stack == stack && r.logical_id == logical_id) {
             Some(old) => {
-                let changed = old.status != status || (reason.is_some() && old.reason != *reason);
+                // CloudFormation says "in progress" again with every remark; only a failure's reason is news.
+                let news = status.ends_with("_FAILED") && reason.is_some() && old.reason != *reason;
+                let changed = old.status != status || news;
                 if old.status != status {
                     // A resource that begins to move again, as in a clean-up, is timed anew.
                     if !old.moving() && status.ends_with("_IN_PROGRESS") {

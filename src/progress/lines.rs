@@ -121,7 +121,10 @@ impl Reporter for Lines {
             Event::Line { task, line } => format!("{}: {}", task.word(), clean(&line)),
             Event::End { task, summary } => format!("{}: {summary}", task.word()),
             Event::Resource { logical_id, kind, status, reason, .. } => {
-                let reason = reason.map(|r| format!(": {}", clean(&r))).unwrap_or_default();
+                // Why something begins is CloudFormation's routine; why it failed is not.
+                let told =
+                    |r: &String| !r.is_empty() && (!status.ends_with("_IN_PROGRESS") || status.contains("ROLLBACK"));
+                let reason = reason.filter(told).map(|r| format!(": {}", clean(&r))).unwrap_or_default();
                 let kind = if kind.is_empty() { String::new() } else { format!(" ({kind})") };
                 format!("{status}  {logical_id}{kind}{reason}")
             }

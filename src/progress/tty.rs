@@ -218,35 +218,40 @@ fn task_row(task: &TaskState, now: Duration, width: usize) -> Row {
 /// comes first, and the rest is counted.
 fn resource_rows(resources: &[ResourceState], now: Duration, width: usize, room: usize) -> Vec<Row> {
     let mut rows = Vec::new();
+    // The stack is its own first resource; its status belongs into its headline.
+    let (whole, resources): (Vec<&ResourceState>, Vec<&ResourceState>) = resources.iter().partition(|r| r.is_stack());
     if resources.is_empty() || room < 2 {
         return rows;
     }
     let mut stacks: Vec<&str> = Vec::new();
-    for resource in resources {
+    for resource in &resources {
         if !stacks.contains(&resource.stack.as_str()) {
             stacks.push(&resource.stack);
         }
     }
     let fits = resources.len() + stacks.len() <= room;
     let shown: Vec<&ResourceState> = if fits {
-        resources.iter().collect()
+        resources.clone()
     } else {
         let keep = room.saturating_sub(stacks.len() + 1);
         let mut order: Vec<usize> = (0..resources.len()).collect();
         order.sort_by_key(|n| {
-            let r = &resources[*n];
+            let r = resources[*n];
             (!r.failed(), !r.moving(), std::cmp::Reverse(r.changed))
         });
         order.truncate(keep);
         order.sort_unstable();
-        order.into_iter().map(|n| &resources[n]).collect()
+        order.into_iter().map(|n| resources[n]).collect()
     };
+    let status_width = shown.iter().map(|r| r.status.len()).max().unwrap_or(0);
     let id_width = shown.iter().map(|r| r.logical_id.len()).max().unwrap_or(0).min(width / 2);
     for stack in stacks {
         let of: Vec<_> = shown.iter().filter(|r| r.stack == stack).collect();
         let all = resources.iter().filter(|r| r.stack == stack);
         let (done, total) = (all.clone().filter(|r| !r.moving()).count(), all.count());
-        rows.push(Row(spread(&format!("stack {stack}"), &format!("{done}/{total}"), width), BOLD));
+        let status = whole.iter().find(|r| r.stack == stack).map(|r| format!(": {}", r.status)).unwrap_or_default();
+        let counted = format!("{done} of {total} done");
+        rows.push(Row(spread(&format!("stack {stack}{status}"), &counted, width), BOLD));
         for resource in of {
             let code = match (resource.failed(), resource.moving()) {
                 (true, _) => RED,
@@ -256,7 +261,7 @@ fn resource_rows(resources: &[ResourceState], now: Duration, width: usize, room:
             // The type says little that the logical id does not; it goes first where columns are few.
             let kind = if width >= 76 { resource.kind.strip_prefix("AWS::").unwrap_or(&resource.kind) } else { "" };
             let id = cut(&resource.logical_id, id_width);
-            let left = format!("  {id:<id_width$}  {}  {kind}", resource.status);
+            let left = format!("  {id:<id_width$}  {:<status_width$}  {kind}", resource.status);
             rows.push(Row(spread(left.trim_end(), &time(resource.elapsed(now)), width), code));
         }
     }
@@ -275,14 +280,15 @@ fn summary(board: &Board, now: Duration) -> Vec<String> {
         .iter()
         .filter_map(|t| t.summary.as_ref().map(|summary| format!("{:<9}{summary}", t.task.word())))
         .collect();
-    if !board.resources.is_empty() {
-        let failed = board.resources.iter().filter(|r| r.failed()).count();
-        let moving = board.resources.iter().filter(|r| r.moving()).count();
+    let resources: Vec<&ResourceState> = board.resources.iter().filter(|r| !r.is_stack()).collect();
+    if !resources.is_empty() {
+        let failed = resources.iter().filter(|r| r.failed()).count();
+        let moving = resources.iter().filter(|r| r.moving()).count();
         let mut text = format!(
             "{:<9}{} resources in {}",
             "stacks",
-            board.resources.len(),
-            time(now.saturating_sub(board.resources.iter().map(|r| r.since).min().unwrap_or(now)))
+            resources.len(),
+            time(now.saturating_sub(resources.iter().map(|r| r.since).min().unwrap_or(now)))
         );
         if failed > 0 {
             text.push_str(&format!(", {failed} failed or rolled back"));
@@ -292,7 +298,8 @@ fn summary(board: &Board, now: Duration) -> Vec<String> {
         }
         lines.push(text);
     }
-    if let Some(endpoint) = &board.endpoint {
+    // A good endpoint is told in the result; one that is not must not be missed.
+    if let Some(endpoint) = board.endpoint.as_ref().filter(|e| e.status != "InService") {
         lines.push(format!("{:<9}{} {}", "endpoint", endpoint.name, endpoint.status));
     }
     lines

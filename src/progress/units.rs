@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-/// `812 B`, `1.5 GiB`: binary units, three digits or so.
+/// `812 B`, `1.5 GB`: decimal, as disks and S3's price list count, three digits or so.
 pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if n < 1024 {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if n < 1000 {
         return format!("{n} B");
     }
-    let mut value = n as f64 / 1024.0;
+    let mut value = n as f64 / 1000.0;
     let mut unit = 0;
-    // Rounding must not print 1024 MiB, so the step up is taken half a digit early.
-    while value >= 1023.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
+    // Rounding must not print 1000 MB, so the step up is taken half a digit early.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
         unit += 1;
     }
     if value < 99.95 { format!("{value:.1} {}", UNITS[unit]) } else { format!("{value:.0} {}", UNITS[unit]) }
@@ -46,12 +46,12 @@ mod tests {
     fn bytes_never_show_four_digits_before_a_larger_unit() {
         let shown = |n| bytes(n);
         assert_eq!(shown(0), "0 B");
-        assert_eq!(shown(1023), "1023 B");
-        assert_eq!(shown(1024), "1.0 KiB");
-        assert_eq!(shown((1 << 20) - 1), "1.0 MiB");
-        assert_eq!(shown(6_979_321_856), "6.5 GiB");
-        assert_eq!(shown(100 << 20), "100 MiB");
-        assert_eq!(shown(u64::MAX), "16384 PiB");
+        assert_eq!(shown(999), "999 B");
+        assert_eq!(shown(1000), "1.0 kB");
+        assert_eq!(shown(999_999), "1.0 MB");
+        assert_eq!(shown(6_979_321_856), "7.0 GB");
+        assert_eq!(shown(301_234_567), "301 MB");
+        assert_eq!(shown(u64::MAX), "18.4 EB");
     }
 
     #[test]

@@ -72,6 +72,10 @@ impl Objects for Fake {
         Ok(BucketState::Owned)
     }
 
+    async fn bucket_tags(&self, _: &str) -> Result<crate::cloud::Map> {
+        Ok(Default::default())
+    }
+
     async fn head(&self, _: &str, key: &str) -> Result<Option<ObjectHead>> {
         Ok(self.call("head".into())?.objects.get(key).map(|(body, crc)| ObjectHead {
             size: body.len() as u64,
@@ -391,6 +395,10 @@ struct Forgetful(AtomicU64);
 impl Objects for Forgetful {
     async fn bucket(&self, _: &str) -> Result<BucketState> {
         Ok(BucketState::Owned)
+    }
+
+    async fn bucket_tags(&self, _: &str) -> Result<crate::cloud::Map> {
+        Ok(Default::default())
     }
     async fn head(&self, _: &str, _: &str) -> Result<Option<ObjectHead>> {
         Ok(None)

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use comfy_deploy::cloud::{Images, Manifest, RegistryLogin, Repository, Written};
 use comfy_deploy::config::{Builder, Comfyui, Image};
 use comfy_deploy::container::{
-    Builders, Cancel, Exit, Invocation, OnLine, Processes, Runner, Stream, Tool, build_and_push, build_reference, gate,
-    manifest,
+    Builders, Cancel, Existing, Exit, Invocation, OnLine, Processes, Runner, Stream, Tool, build_and_push,
+    build_reference, gate, manifest,
 };
 use comfy_deploy::error::{Error, Kind, Result};
 use comfy_deploy::local::image::{ImageContext, context};
@@ -109,6 +109,9 @@ impl Registry {
 impl Images for Registry {
     async fn repository(&self, _: &str) -> Result<Option<Repository>> {
         Ok(None)
+    }
+    async fn repository_tags(&self, _: &str) -> Result<comfy_deploy::cloud::Map> {
+        Ok(comfy_deploy::cloud::Map::new())
     }
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>> {
         let path = format!("/v2/{repository}/manifests/{reference}");
@@ -233,7 +236,7 @@ async fn builds_pushes_and_passes(tool: &Tool, runner: &Own) {
     assert_eq!(registry.logins.load(Ordering::SeqCst), 1);
     assert!(!lines.0.lock().expect("lock").is_empty(), "no progress was shown");
 
-    let digest = gate(&registry, "app", build_tag, &image.tag).await.expect("passes");
+    let digest = gate(&registry, "app", build_tag, &image.tag, Existing::Take).await.expect("passes");
     let put = registry.manifest("app", &image.tag).await.expect("answers").expect("is there");
     assert_eq!((put.media_type.as_str(), &put.digest), (manifest::DOCKER_MANIFEST, &digest));
     assert_eq!(built.digest, Some(digest), "the tool and the registry disagree");
@@ -257,7 +260,7 @@ async fn builds_pushes_and_passes(tool: &Tool, runner: &Own) {
     assert!(exit.ok(), "{said}");
     let before = registry.manifest("app", "build-oci").await.expect("answers").expect("is there");
     assert_eq!(before.media_type, "application/vnd.oci.image.manifest.v1+json");
-    gate(&registry, "app", "build-oci", "c-repaired").await.expect("is repaired");
+    gate(&registry, "app", "build-oci", "c-repaired", Existing::Take).await.expect("is repaired");
     let after = registry.manifest("app", "c-repaired").await.expect("answers").expect("is there");
     assert_eq!(after.media_type, manifest::DOCKER_MANIFEST);
 }
@@ -294,7 +297,7 @@ async fn goes_wrong(tool: &Tool, runner: &Own) {
     registry.password = PASSWORD.into();
     let no_entrypoint = image(root.path(), "FROM scratch AS inference\nCOPY . /\n");
     build_and_push(tool, &no_entrypoint, &reference, &registry, runner, &lines, &cancel).await.expect("built");
-    let error = gate(&registry, "app", "build-1", "c-1").await.expect_err("refused");
+    let error = gate(&registry, "app", "build-1", "c-1", Existing::Take).await.expect_err("refused");
     assert!(error.to_string().contains("ENTRYPOINT"), "{error}");
     assert!(registry.manifest("app", "c-1").await.expect("answers").is_none());
 }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::connect::is_loopback_http;
 use super::errors::{Context, causes, code};
-use crate::cloud::{Images, Manifest, RegistryLogin, Repository, Written};
+use crate::cloud::{Images, Manifest, Map, RegistryLogin, Repository, Written};
 use crate::error::{Error, Result, ServiceError};
 
 /// What is accepted from BatchGetImage: without the list ECR converts or refuses.
@@ -74,6 +74,14 @@ impl Images for Ecr {
                 Err(self.context.explain("ecr:DescribeRepositories", format!("cannot look at repository {name}"), &e))
             }
         }
+    }
+
+    async fn repository_tags(&self, arn: &str) -> Result<Map> {
+        let answer = self.client.list_tags_for_resource().resource_arn(arn).send().await;
+        let answer = answer.map_err(|e| {
+            self.context.explain("ecr:ListTagsForResource", format!("cannot read the tags of {arn}"), &e)
+        })?;
+        Ok(answer.tags.unwrap_or_default().into_iter().map(|t| (t.key, t.value)).collect())
     }
 
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>> {

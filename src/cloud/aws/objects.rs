@@ -109,6 +109,16 @@ impl Objects for S3 {
         }
     }
 
+    async fn bucket_tags(&self, bucket: &str) -> Result<Map> {
+        match self.client.get_bucket_tagging().bucket(bucket).set_expected_bucket_owner(self.owner()).send().await {
+            Ok(answer) => Ok(answer.tag_set.into_iter().map(|t| (t.key, t.value)).collect()),
+            Err(e) if code(&e) == "NoSuchTagSet" => Ok(Map::new()),
+            Err(e) => {
+                Err(self.context.explain("s3:GetBucketTagging", format!("cannot read the tags of bucket {bucket}"), &e))
+            }
+        }
+    }
+
     async fn head(&self, bucket: &str, key: &str) -> Result<Option<ObjectHead>> {
         let call = self
             .client

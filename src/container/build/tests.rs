@@ -30,6 +30,9 @@ impl Images for Logins {
     async fn repository(&self, _: &str) -> Result<Option<Repository>> {
         Ok(None)
     }
+    async fn repository_tags(&self, _: &str) -> Result<crate::cloud::Map> {
+        Ok(crate::cloud::Map::new())
+    }
     async fn manifest(&self, _: &str, _: &str) -> Result<Option<Manifest>> {
         Ok(None)
     }

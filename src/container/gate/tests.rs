@@ -48,6 +48,9 @@ impl Images for Memory {
     async fn repository(&self, _: &str) -> Result<Option<Repository>> {
         Ok(None)
     }
+    async fn repository_tags(&self, _: &str) -> Result<crate::cloud::Map> {
+        Ok(crate::cloud::Map::new())
+    }
     async fn manifest(&self, _: &str, reference: &str) -> Result<Option<Manifest>> {
         Ok(self.manifests.lock().expect("lock").get(reference).cloned())
     }
@@ -96,7 +99,7 @@ fn docker(config: &Value) -> Value {
 async fn a_good_image_keeps_its_digest() {
     let (memory, config) = Memory::with_config(&good_config());
     let pushed = memory.push("build-1", DOCKER_MANIFEST, &docker(&config));
-    assert_eq!(gate(&memory, "app", "build-1", "c-1").await.expect("passes"), pushed);
+    assert_eq!(gate(&memory, "app", "build-1", "c-1", Existing::Take).await.expect("passes"), pushed);
     assert_eq!(memory.tags(), ["c-1"]);
 }
 
@@ -110,8 +113,8 @@ async fn an_oci_image_is_repaired_also_inside_an_index() {
         &json!({"manifests": [
         {"digest": child, "platform": {"os": "linux", "architecture": "amd64"}}]}),
     );
-    let first = gate(&memory, "app", "build-1", "c-1").await.expect("passes");
-    let second = gate(&memory, "app", "build-2", "c-2").await.expect("passes");
+    let first = gate(&memory, "app", "build-1", "c-1", Existing::Take).await.expect("passes");
+    let second = gate(&memory, "app", "build-2", "c-2", Existing::Take).await.expect("passes");
     assert_eq!(first, second);
     assert_ne!(first, child);
     assert_eq!(memory.tags(), ["c-1", "c-2"]);
@@ -124,7 +127,7 @@ async fn the_faster_run_wins() {
     let (memory, config) = Memory::with_config(&good_config());
     let theirs = memory.push("c-1", DOCKER_MANIFEST, &json!({"theirs": true}));
     memory.push("build-1", DOCKER_MANIFEST, &docker(&config));
-    assert_eq!(gate(&memory, "app", "build-1", "c-1").await.expect("passes"), theirs);
+    assert_eq!(gate(&memory, "app", "build-1", "c-1", Existing::Take).await.expect("passes"), theirs);
 }
 
 #[tokio::test]
@@ -132,14 +135,14 @@ async fn refused_images_never_get_the_final_tag() {
     let arm = json!({"os": "linux", "architecture": "arm64", "config": {"Entrypoint": ["x"]}});
     let (memory, config) = Memory::with_config(&arm);
     memory.push("build-1", DOCKER_MANIFEST, &docker(&config));
-    let error = gate(&memory, "app", "build-1", "c-1").await.expect_err("refused");
+    let error = gate(&memory, "app", "build-1", "c-1", Existing::Take).await.expect_err("refused");
     assert!(error.to_string().contains("linux/arm64"), "{error}");
     assert_eq!(memory.tags(), Vec::<String>::new());
 
     let (mut memory, config) = Memory::with_config(&good_config());
     memory.blobs.values_mut().for_each(|bytes| bytes.push(b' '));
     memory.push("build-1", DOCKER_MANIFEST, &docker(&config));
-    let error = gate(&memory, "app", "build-1", "c-1").await.expect_err("refused");
+    let error = gate(&memory, "app", "build-1", "c-1", Existing::Take).await.expect_err("refused");
     assert!(error.to_string().contains("damaged"), "{error}");
 
     let nested = Memory::default();
@@ -150,13 +153,13 @@ async fn refused_images_never_get_the_final_tag() {
         &json!({"manifests": [
         {"digest": inner, "platform": {"os": "linux", "architecture": "amd64"}}]}),
     );
-    assert!(gate(&nested, "app", "build-1", "c-1").await.is_err());
+    assert!(gate(&nested, "app", "build-1", "c-1", Existing::Take).await.is_err());
     assert_eq!(nested.tags(), ["x"]);
 }
 
 #[tokio::test]
 async fn what_is_not_there_says_so() {
-    let error = gate(&Memory::default(), "app", "build-1", "c-1").await.expect_err("absent");
+    let error = gate(&Memory::default(), "app", "build-1", "c-1", Existing::Take).await.expect_err("absent");
     assert!(error.to_string().contains("has no build-1"), "{error}");
 }
 
@@ -165,8 +168,44 @@ async fn a_build_tag_that_stays_is_no_failure_and_digests_are_not_deleted() {
     let (mut memory, config) = Memory::with_config(&good_config());
     memory.cannot_delete = true;
     let pushed = memory.push("build-1", DOCKER_MANIFEST, &docker(&config));
-    assert_eq!(gate(&memory, "app", "build-1", "c-1").await.expect("passes"), pushed);
+    assert_eq!(gate(&memory, "app", "build-1", "c-1", Existing::Take).await.expect("passes"), pushed);
     memory.cannot_delete = false;
-    assert_eq!(gate(&memory, "app", &pushed, "c-2").await.expect("passes"), pushed);
+    assert_eq!(gate(&memory, "app", &pushed, "c-2", Existing::Take).await.expect("passes"), pushed);
     assert!(memory.manifest("app", &pushed).await.expect("answers").is_some());
+}
+
+#[tokio::test]
+async fn a_forced_build_takes_the_tag_over_and_the_earlier_image_stays() {
+    let (memory, config) = Memory::with_config(&good_config());
+    let earlier = memory.push("c-1", DOCKER_MANIFEST, &json!({"earlier": true}));
+    let pushed = memory.push("build-1", DOCKER_MANIFEST, &docker(&config));
+    assert_eq!(gate(&memory, "app", "build-1", "c-1", Existing::MoveTag).await.expect("passes"), pushed);
+    let kept = earlier_tag("c-1", &earlier);
+    assert_eq!(memory.tags(), ["c-1".to_owned(), kept.clone()]);
+    assert_eq!(memory.manifest("app", "c-1").await.expect("answers").expect("there").digest, pushed);
+    assert_eq!(memory.manifest("app", &kept).await.expect("answers").expect("there").digest, earlier);
+    // The same image again moves nothing.
+    memory.push("build-2", DOCKER_MANIFEST, &docker(&config));
+    assert_eq!(gate(&memory, "app", "build-2", "c-1", Existing::MoveTag).await.expect("passes"), pushed);
+    assert_eq!(memory.tags().len(), 2);
+}
+
+#[tokio::test]
+async fn a_prebuilt_image_is_judged_but_never_changed() {
+    let (memory, config) = Memory::with_config(&good_config());
+    let good = memory.push("v1", DOCKER_MANIFEST, &docker(&config));
+    memory.push("oci", OCI, &oci(&config));
+    assert_eq!(inspect(&memory, "app", "v1", None).await.expect("passes"), Some(good.clone()));
+    assert_eq!(inspect(&memory, "app", "v2", None).await.expect("absent"), None);
+    let refused = inspect(&memory, "app", "oci", None).await.expect_err("refused");
+    assert!(refused.reasons()[0].contains("OCI"), "{refused}");
+    assert_eq!(refused.kind(), crate::error::Kind::Usage);
+    assert_eq!(memory.tags(), ["oci", "v1"]);
+
+    let (arm, config) =
+        Memory::with_config(&json!({"os": "linux", "architecture": "arm64", "config": {"Entrypoint": ["x"]}}));
+    let digest = arm.push("v1", DOCKER_MANIFEST, &docker(&config));
+    assert!(inspect(&arm, "app", "v1", None).await.is_err());
+    // What is deployed was judged then; its config is not read again.
+    assert_eq!(inspect(&arm, "app", "v1", Some(&digest)).await.expect("trusted"), Some(digest));
 }
