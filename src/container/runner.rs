@@ -9,7 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::leftovers;
@@ -369,20 +368,6 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(15));
         let pid = lines[0].1.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it still runs");
-    }
-
-    #[tokio::test]
-    async fn signals_cancel() {
-        let cancel = cancel_on_signals().expect("handlers");
-        assert!(!*cancel.borrow());
-        let late = cancel.clone();
-        let raise = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).expect("raised");
-        };
-        let invocation = shell("sleep 60");
-        let ((exit, _), ()) = tokio::join!(run(&invocation, &cancel), raise);
-        assert_eq!((exit, *late.borrow()), (Exit::Cancelled, true));
     }
 
     #[tokio::test]
