@@ -104,3 +104,16 @@ fn foreign_lines_cannot_move_the_cursor() {
     assert_eq!(clean("10%\r20%\r30%\n"), "30%");
     assert_eq!(clean("a\tb\x07\x08c"), "a bc");
 }
+
+#[test]
+fn a_resource_is_told_once_when_it_begins_and_once_when_it_ends() {
+    let rig = rig();
+    rig.at(0).report(resource("Model", "UPDATE_IN_PROGRESS", Some("Requested update requires a new resource")));
+    rig.at(1).report(resource("Model", "UPDATE_IN_PROGRESS", Some("Resource creation Initiated")));
+    rig.at(2).report(resource("Model", "UPDATE_FAILED", Some("it broke")));
+    rig.at(3).report(resource("Model", "UPDATE_FAILED", Some("it broke")));
+    let text = rig.text();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(!text.contains("Initiated") && !text.contains("Requested"), "{text}");
+    assert!(text.contains("it broke"), "{text}");
+}
