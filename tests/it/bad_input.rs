@@ -4,60 +4,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::builder::{Builder, app_with_context};
-use crate::probe::{self, BUCKET, Bucket, Going, deployed_once, stack, status};
-use crate::support::{App, Ran, Sandbox, run};
-
-/// Asserts the exit code, that the error is one, says all these words and what to do, and is no trace of the program's
-/// inside.
-#[track_caller]
-fn refused(ran: Ran, code: i32, words: &[&str]) -> Ran {
-    let ran = ran.exits(code);
-    let text = &ran.stderr;
-    for word in words {
-        assert!(text.contains(word), "`{word}` is missing in:\n{text}");
-    }
-    for trace in ["panicked", "RUST_BACKTRACE", "src/", "SdkError", "Error {", "ErrorKind", "Some(", "unwrap"] {
-        assert!(!text.contains(trace), "`{trace}` in:\n{text}");
-    }
-    let errors = text.lines().filter(|l| l.starts_with("error:")).count();
-    assert_eq!(errors, 1, "not one error:\n{text}");
-    let advice = ["\nnext: ", "help: ", "must be "].iter().any(|word| text.contains(word));
-    assert!(advice, "it does not say what to do:\n{text}");
-    ran
-}
-
-/// Asserts that nothing was made in the account.
-#[track_caller]
-fn nothing_made(sandbox: &Sandbox) {
-    assert_eq!((status(sandbox, "comfy"), status(sandbox, "comfy-foundation")), (String::new(), String::new()));
-    assert_eq!(
-        sandbox.call("s3", "ListBuckets", json!({})).map_or(0, |b| b["Buckets"].as_array().map_or(0, Vec::len)),
-        0
-    );
-}
-
-/// The program as against AWS, which is the sandbox here: the SDK's own chain finds the credentials.
-fn as_on_aws(app: &App<'_>, args: &[&str], key: Option<&str>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comfy-deploy"));
-    command
-        .args(args)
-        .current_dir(app.dir.path())
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", app.dir.path())
-        .env("AWS_ENDPOINT_URL", &app.sandbox.url)
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .stdin(std::process::Stdio::null());
-    if let Some(key) = key {
-        command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", key);
-    }
-    command
-}
+use crate::probe::{self, Bucket, Going, deployed_once, nothing_made, refused, stack};
+use crate::support::{App, Sandbox, run};
 
 #[test]
 fn a_config_that_is_wrong_or_missing() {
@@ -124,16 +76,6 @@ fn an_error_is_one_envelope_when_the_output_is_json() {
     assert_eq!((&envelope["ok"], &envelope["command"]), (&json!(false), &json!("up")));
     assert_eq!(envelope["error"]["code"], "usage");
     assert!(envelope["error"].to_string().contains("instnce_type"), "{envelope}");
-}
-
-#[test]
-fn a_region_is_never_guessed() {
-    let sandbox = Sandbox::new();
-    let app = App::new(&sandbox);
-    app.write("comfy-deploy.yaml", "version: 1\napp: comfy\n");
-    let ran = run(as_on_aws(&app, &["up", "--yes"], Some("sandbox")));
-    refused(ran, 2, &["no region", "AWS_REGION"]);
-    nothing_made(&sandbox);
 }
 
 #[test]
@@ -253,91 +195,6 @@ fn stuck_after(parts: u32) -> Value {
 }
 
 #[test]
-fn credentials_that_are_absent_expired_denied_or_unknown() {
-    let sandbox = Sandbox::new();
-    let app = App::with_image(&sandbox, "");
-    let up = |key| run(as_on_aws(&app, &["up", "--yes"], key));
-    let ran = refused(up(None), 7, &["no AWS credentials found", "--profile", "--sandbox"]);
-    assert!(ran.took < Duration::from_secs(10), "{:?}", ran.took);
-    refused(up(Some("expired")), 7, &["expired", "aws sso login", "ExpiredToken"]);
-    refused(up(Some("denied")), 7, &["not authorized", "AccessDenied", "allow `"]);
-    refused(up(Some("AKIAIOSFODNN7EXAMPLE")), 7, &["does not know these credentials", "aws sts get-caller-identity"]);
-    let mut command = as_on_aws(&app, &["up", "--yes", "--profile", "nowhere"], None);
-    command.env("AWS_MAX_ATTEMPTS", "1");
-    refused(run(command), 7, &["nowhere"]);
-    nothing_made(&sandbox);
-    up(Some("sandbox")).exits(0);
-    deployed_once(&app);
-}
-
-#[test]
-fn nobody_answers() {
-    let sandbox = Sandbox::new();
-    let app = App::with_image(&sandbox, "");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut command = as_on_aws(&app, &["up", "--yes"], Some("sandbox"));
-    command.env("AWS_ENDPOINT_URL", format!("http://{free}"));
-    let ran = refused(run(command), 1, &["no answer from", "network"]);
-    assert!(ran.took < Duration::from_secs(30), "{:?}", ran.took);
-}
-
-#[test]
-fn credentials_that_expire_in_the_middle_leave_the_operation_going_and_the_same_command_resumes() {
-    let sandbox = Sandbox::with_time_scale(0.01);
-    let app = App::with_image(&sandbox, "");
-    let mut going = Going::start(as_on_aws(&app, &["up", "--yes"], Some("sandbox")));
-    going.until("the stack is being made", || (status(&sandbox, "comfy") == "CREATE_IN_PROGRESS").then_some(()));
-    sandbox.break_things(json!([{"kind": "error", "service": "cloudformation", "operation": "DescribeStacks",
-        "code": "ExpiredTokenException", "message": "The security token included in the request is expired", "status": 403, "times": 100}]));
-    refused(going.end(), 7, &["expired", "goes on", "comfy-deploy up --yes"]);
-    assert_eq!(status(&sandbox, "comfy"), "CREATE_IN_PROGRESS");
-    sandbox.break_things(json!([]));
-    app.run(&["up", "--yes"]).exits(0);
-    deployed_once(&app);
-}
-
-#[test]
-fn a_bucket_that_is_somebody_elses_absent_or_elsewhere() {
-    let sandbox = Sandbox::new();
-    let app = App::with_image(&sandbox, "");
-    let foreign = |name: &str| {
-        let body = json!({"name": name}).to_string();
-        let answer = sandbox.http().post(format!("{}/_sandbox/foreign-bucket", sandbox.url)).body(body).send().unwrap();
-        assert!(answer.status().is_success());
-    };
-    let configure = |more: &str| {
-        let config = fs::read_to_string(app.path("comfy-deploy.yaml")).unwrap();
-        let kept: String = config.lines().filter(|l| !l.starts_with("storage")).map(|l| format!("{l}\n")).collect();
-        app.write("comfy-deploy.yaml", &format!("{kept}{more}"));
-    };
-    configure("storage: {bucket: nobody-has-this-one}\n");
-    refused(app.run(&["up", "--yes"]), 2, &["nobody-has-this-one", "does not exist"]);
-    foreign("theirs");
-    configure("storage: {bucket: theirs}\n");
-    refused(app.run(&["up", "--yes"]), 7, &["theirs", "belongs to somebody else"]);
-    foreign(BUCKET);
-    configure("");
-    refused(app.run(&["up", "--yes"]), 7, &[BUCKET, "belongs to somebody else", "storage.bucket"]);
-    assert_eq!((status(&sandbox, "comfy"), status(&sandbox, "comfy-foundation")), (String::new(), String::new()));
-}
-
-#[test]
-fn a_model_archive_that_does_not_exist() {
-    let sandbox = Sandbox::new();
-    let app = App::with_image(&sandbox, "");
-    let config = fs::read_to_string(app.path("comfy-deploy.yaml")).unwrap();
-    app.write("comfy-deploy.yaml", &format!("{config}models: {{uri: 's3://{BUCKET}/models/none.tar.gz'}}\n"));
-    // Before there is a foundation, and after.
-    refused(app.run(&["up", "--yes"]), 2, &["models/none.tar.gz", "models.uri"]);
-    nothing_made(&sandbox);
-    app.write("comfy-deploy.yaml", &config);
-    app.run(&["up", "--yes"]).exits(0);
-    let gone = format!("s3://{BUCKET}/models/none.tar.gz");
-    refused(app.run(&["update-model", "--yes", "--model-data", &gone]), 2, &["models/none.tar.gz"]);
-    deployed_once(&app);
-}
-
-#[test]
 fn no_container_tool_and_none_needed() {
     let sandbox = Sandbox::new();
     let app = app_with_context(&sandbox);
@@ -406,29 +263,6 @@ fn a_builder_that_fails_shows_its_last_lines_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn a_prebuilt_image_that_sagemaker_would_refuse() {
-    let sandbox = Sandbox::new();
-    let app = App::new(&sandbox);
-    let with = |uri: &str| app.configure(&format!("image: {{uri: '{uri}'}}\n"));
-    with("comfy:v1");
-    refused(app.run(&["up", "--yes"]), 2, &["no image comfy:v1 in ECR", "image.uri"]);
-    sandbox.call("ecr", "CreateRepository", json!({"repositoryName": "comfy"})).unwrap();
-    with(&format!("comfy@sha256:{}", "0".repeat(64)));
-    refused(app.run(&["up", "--yes"]), 2, &["no image comfy@sha256:0000"]);
-    let oci = sandbox.push_image("comfy", "oci", "one", true);
-    with(&format!("comfy@{oci}"));
-    refused(app.run(&["up", "--yes"]), 2, &[&oci, "SageMaker would refuse", "vnd.oci.image.manifest", "v2s2"]);
-    nothing_made(&sandbox);
-    let good = sandbox.push_image("comfy", "good", "one", false);
-    with(&format!("comfy@{good}"));
-    app.run(&["up", "--yes"]).exits(0);
-    with(&format!("comfy@{oci}"));
-    refused(app.run(&["up", "--yes"]), 2, &[&oci]);
-    with(&format!("comfy@{good}"));
-    deployed_once(&app);
-}
-
-#[test]
 fn a_disk_that_cannot_be_written_to() {
     let sandbox = Sandbox::new();
     let app = App::with_image(&sandbox, "");
@@ -457,101 +291,12 @@ fn a_disk_that_cannot_be_written_to() {
 }
 
 #[test]
-fn a_protected_stack_is_not_destroyed() {
-    let sandbox = Sandbox::new();
-    let app = App::with_image(&sandbox, "protect: true\n");
-    app.run(&["up", "--yes"]).exits(0);
-    refused(app.run(&["destroy", "--confirm", "comfy"]), 3, &["protected", "protect: false"]);
-    assert_eq!(status(&sandbox, "comfy"), "CREATE_COMPLETE");
-    let config = fs::read_to_string(app.path("comfy-deploy.yaml")).unwrap().replace("protect: true", "protect: false");
-    app.write("comfy-deploy.yaml", &config);
-    app.run(&["up", "--yes"]).exits(0);
-    app.run(&["destroy", "--confirm", "comfy"]).exits(0);
-    assert_eq!(stack(&sandbox, "comfy"), None);
-}
-
-#[test]
 fn without_a_terminal_nothing_is_confirmed_and_nothing_made() {
     let sandbox = Sandbox::new();
     let app = App::with_image(&sandbox, "");
     refused(app.run(&["up"]), 3, &["nobody can be asked", "--yes"]);
     refused(app.run(&["destroy"]), 3, &["nobody can be asked", "--confirm comfy"]);
     nothing_made(&sandbox);
-}
-
-#[test]
-fn a_stack_that_only_a_person_can_mend_is_named_with_the_command() {
-    let sandbox = Sandbox::new();
-    let app = App::with_image(&sandbox, "");
-    for (args, words) in [
-        (&["update-model", "--yes"][..], ["no stack comfy", "comfy-deploy up"]),
-        (&["scale", "set", "--min", "1", "--max", "2", "--yes"], ["no stack comfy", "comfy-deploy up"]),
-    ] {
-        refused(app.run(args), 2, &words);
-    }
-    nothing_made(&sandbox);
-}
-
-#[test]
-fn a_quota_that_is_too_low_and_instances_that_are_not_to_be_had() {
-    let sandbox = Sandbox::new();
-    let app = App::with_image(&sandbox, "");
-    let quota = |number: u32| {
-        let body = json!({"region": crate::support::REGION, "quotas": {"ml.g5.xlarge": number}}).to_string();
-        let answer = sandbox.http().post(format!("{}/_sandbox/quotas", sandbox.url)).body(body).send().unwrap();
-        assert!(answer.status().is_success(), "{}", answer.text().unwrap());
-    };
-    quota(0);
-    refused(app.run(&["up", "--yes"]), 8, &["ml.g5.xlarge for endpoint usage", "request-service-quota-increase"]);
-    nothing_made(&sandbox);
-    quota(1);
-    app.run(&["up", "--yes"]).exits(0);
-    // Blue beside green needs a second one.
-    app.write("models/more.safetensors", "more");
-    refused(app.run(&["up", "--yes"]), 8, &["1 in use", "side by side"]);
-    quota(2);
-    sandbox.break_things(json!([{"kind": "resource_fails", "logical_id": "ComfyUIEndpoint",
-        "message": "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error."}]));
-    refused(app.run(&["up", "--yes"]), 8, &["InsufficientInstanceCapacity", "another endpoint.instance_type"]);
-    app.run(&["up", "--yes"]).exits(0);
-    app.run(&["plan", "--detailed-exitcode"]).exits(0);
-    assert_eq!(probe::models_and_configs(&sandbox).0.len(), 1);
-}
-
-#[test]
-fn a_permission_that_is_missing_half_way_is_named_and_nothing_is_left() {
-    for (service, operation) in [
-        ("cloudformation", "CreateChangeSet"),
-        ("cloudformation", "DescribeChangeSet"),
-        ("cloudformation", "DescribeStackEvents"),
-        ("cloudformation", "ExecuteChangeSet"),
-        ("s3", "PutObject"),
-        ("s3", "ListObjectsV2"),
-        ("sagemaker", "ListEndpoints"),
-    ] {
-        let sandbox = Sandbox::with_time_scale(0.001);
-        let app = App::with_image(&sandbox, "");
-        sandbox.break_things(json!([{"kind": "error", "service": service, "operation": operation, "code": "AccessDenied",
-            "message": format!("User: arn:aws:iam::123456789012:user/ci is not authorized to perform: {service}:{operation}"), "status": 403}]));
-        let ran = app.run(&["up", "--yes"]);
-        let action = format!("{service}:{operation}");
-        // S3's permissions are not named as its operations are, and an empty bucket needs no listing.
-        if ran.code == 0 {
-            assert!(
-                matches!(operation, "ListObjectsV2" | "ListEndpoints"),
-                "{operation} was not refused:\n{}",
-                ran.stderr
-            );
-        } else {
-            refused(ran, 7, &["not authorized", &action, "allow `"]);
-            for name in ["comfy", "comfy-foundation"] {
-                assert_ne!(status(&sandbox, name), "REVIEW_IN_PROGRESS", "{operation}");
-            }
-        }
-        sandbox.break_things(json!([]));
-        app.run(&["up", "--yes"]).exits(0);
-        deployed_once(&app);
-    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: the real program against the sandbox in this process.
 
+mod bad_account;
 mod bad_input;
 mod builder;
 mod clients;

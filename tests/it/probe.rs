@@ -125,6 +125,35 @@ pub fn deployed_once(app: &App<'_>) {
     app.run(&["plan", "--detailed-exitcode"]).exits(0);
 }
 
+/// Asserts the exit code, that the error is one, says all these words and what to do, and is no trace of the program's
+/// inside.
+#[track_caller]
+pub fn refused(ran: Ran, code: i32, words: &[&str]) -> Ran {
+    let ran = ran.exits(code);
+    let text = &ran.stderr;
+    for word in words {
+        assert!(text.contains(word), "`{word}` is missing in:\n{text}");
+    }
+    for trace in ["panicked", "RUST_BACKTRACE", "src/", "SdkError", "Error {", "ErrorKind", "Some(", "unwrap"] {
+        assert!(!text.contains(trace), "`{trace}` in:\n{text}");
+    }
+    let errors = text.lines().filter(|l| l.starts_with("error:")).count();
+    assert_eq!(errors, 1, "not one error:\n{text}");
+    let advice = ["\nnext: ", "help: ", "must be "].iter().any(|word| text.contains(word));
+    assert!(advice, "it does not say what to do:\n{text}");
+    ran
+}
+
+/// Asserts that nothing was made in the account.
+#[track_caller]
+pub fn nothing_made(sandbox: &Sandbox) {
+    assert_eq!((status(sandbox, "comfy"), status(sandbox, "comfy-foundation")), (String::new(), String::new()));
+    assert_eq!(
+        sandbox.call("s3", "ListBuckets", json!({})).map_or(0, |b| b["Buckets"].as_array().map_or(0, Vec::len)),
+        0
+    );
+}
+
 /// A run that is watched while it goes on.
 pub struct Going {
     child: Child,
