@@ -124,8 +124,9 @@ async fn image(settings: &Settings, cloud: &Cloud, world: &World, local: &Local)
     let trusted = deployed.and_then(|image| image.split_once('@')).map(|(_, digest)| digest);
     match container::inspect(cloud.images.as_ref(), name.repository, name.reference, trusted).await? {
         Some(digest) => Ok(Some(digest)),
-        None => Err(Error::usage(format!("image.uri names {uri}, which is not in the registry")).next(format!(
-            "push it first, or see what is there: aws ecr list-images --repository-name {}",
+        None => Err(Error::usage(format!("there is no image {uri} in ECR in this account and region")).next(format!(
+            "check image.uri (aws ecr list-images --repository-name {} shows what is there), or leave it out and \
+             comfy-deploy builds the image",
             name.repository
         ))),
     }

@@ -42,7 +42,7 @@ pub async fn inspect(
     }
     match check(&manifest) {
         Verdict::Ok => {}
-        Verdict::Repair(_) => return Err(refuse("it has an OCI manifest".into())),
+        Verdict::Repair(_) => return Err(refuse(format!("it has an OCI manifest ({})", manifest.media_type))),
         Verdict::Index(_) => return Err(refuse("it is an index of an index".into())),
         Verdict::Refuse(reason) => return Err(refuse(reason)),
     }
