@@ -9,7 +9,7 @@ mod growth;
 mod image_name;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod world;
 
 use serde::Serialize;
@@ -353,6 +353,7 @@ fn foundation(settings: &Settings, world: &World, target: &Target) -> Result<Opt
         tags: foundation_tags(settings),
         changes,
         title: "foundation: bucket and repository".into(),
+        import_existing: true,
     };
     let Some(deployed) = &world.foundation else {
         return Ok(Some(step(StepKind::Create, stack::diff(None, &new))));

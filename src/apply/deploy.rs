@@ -320,6 +320,7 @@ async fn restore(run: &Run<'_>, job: &Job<'_>, stopped: Stopped) -> Stopped {
         stack: before.stack.name.clone(),
         kind: StepKind::Update,
         title: "service: as before".into(),
+        import_existing: false,
         body: before.body.clone(),
         parameters: before.stack.parameters.clone(),
         tags: plan::user_tags(&before.stack.tags),

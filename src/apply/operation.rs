@@ -53,7 +53,7 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
             parameters: step.parameters.clone(),
             tags: step.tags.clone(),
             role_arn: run.role_arn.clone(),
-            import_existing: create && step.title.starts_with("foundation"),
+            import_existing: create && step.import_existing,
         };
         let change_set = match run.cloud.stacks.request_changes(&request, &token).await {
             Ok(change_set) => change_set,
@@ -243,6 +243,7 @@ mod tests {
             stack: "app".into(),
             kind: StepKind::Update,
             title: "service".into(),
+            import_existing: false,
             body: String::new(),
             parameters: Map::new(),
             tags: Map::new(),

@@ -130,6 +130,8 @@ fn plural(n: usize, word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::tests::{deployed, empty, local, settings};
+    use crate::plan::{self, LocalModel};
 
     #[test]
     fn lines_break_at_blanks_and_digests_are_short() {
@@ -137,5 +139,42 @@ mod tests {
         assert_eq!(wrap("a-word-that-is-long b", 5), "a-word-that-is-long\nb");
         assert_eq!(short("comfy@sha256:0123456789abcdef"), "comfy@sha256:0123456789ab");
         assert_eq!(short("comfy:v1"), "comfy:v1");
+    }
+
+    /// The plan as a terminal of 80 columns shows it.
+    fn shown(plan: &Plan) -> String {
+        let text = super::plan(plan, Look { width: 80, ..Look::PLAIN });
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "too wide: {line}");
+        }
+        text
+    }
+
+    #[test]
+    fn a_first_deployment() {
+        let plan = plan::up(&settings("autoscaling: {enabled: true}"), &local(), &empty()).expect("a plan");
+        insta::assert_snapshot!(shown(&plan));
+    }
+
+    #[test]
+    fn a_new_model() {
+        let settings = settings("protect: true");
+        let mut world = deployed(&settings, &local());
+        world.model_present = false;
+        let mut changed = local();
+        changed.model = LocalModel::Tree {
+            id: "e".repeat(64),
+            key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(),
+            bytes: 7_100_000_000,
+            files: 3,
+        };
+        insta::assert_snapshot!(shown(&plan::up(&settings, &changed, &world).expect("a plan")));
+    }
+
+    #[test]
+    fn another_instance_type_under_autoscaling() {
+        let world = deployed(&settings("autoscaling: {enabled: true}"), &local());
+        let after = settings("autoscaling: {enabled: true}\nendpoint: {instance_type: ml.g6.xlarge}");
+        insta::assert_snapshot!(shown(&plan::up(&after, &local(), &world).expect("a plan")));
     }
 }

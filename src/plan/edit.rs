@@ -192,6 +192,7 @@ fn edited(
         stack: target.stack.clone(),
         kind,
         title: title.into(),
+        import_existing: false,
         body,
         parameters,
         tags: super::service::user_tags(&deployed.stack.tags),

@@ -18,6 +18,9 @@ pub struct Step {
     pub kind: StepKind,
     /// What it is for, in a few words.
     pub title: String,
+    /// Adopt resources of these names that exist already. Only for what outlives its stack by design.
+    #[serde(skip)]
+    pub import_existing: bool,
     /// The template, as it will be sent.
     #[serde(skip)]
     pub body: String,
@@ -130,6 +133,7 @@ pub(super) fn steps(
         stack: target.stack.clone(),
         kind,
         title: title.into(),
+        import_existing: false,
         body,
         parameters,
         tags: service_tags(settings),

@@ -7,12 +7,12 @@ use crate::stack::Action;
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-fn settings(more: &str) -> Settings {
+pub(crate) fn settings(more: &str) -> Settings {
     let config = serde_yaml::from_str(&format!("version: 1\napp: comfy\nregion: eu-west-1\n{more}")).expect("a config");
     Settings::for_tests(config)
 }
 
-fn local() -> Local {
+pub(crate) fn local() -> Local {
     Local {
         model: LocalModel::Tree {
             id: "f".repeat(64),
@@ -29,7 +29,7 @@ fn local() -> Local {
     }
 }
 
-fn empty() -> World {
+pub(crate) fn empty() -> World {
     World {
         account: "123456789012".into(),
         foundation: None,
@@ -62,7 +62,7 @@ fn stack_of(name: &str, parameters: Map, tags: Map) -> Stack {
 }
 
 /// The account after `settings` were deployed.
-fn deployed(settings: &Settings, local: &Local) -> World {
+pub(crate) fn deployed(settings: &Settings, local: &Local) -> World {
     let before = World { image: Some(DIGEST.into()), ..empty() };
     let plan = up(settings, local, &before).expect("a plan");
     let foundation = plan.foundation.expect("a foundation");
