@@ -98,7 +98,7 @@ async fn service(run: &Run<'_>, job: &Job<'_>, steps: &[Step], done: &mut Deploy
     let (result, record) = if last.kind == StepKind::Attach {
         run.say(Event::Phase(format!("{} ({})", last.title, last.stack)));
         done.changed = true;
-        let watch = Watch { endpoint: job.plan.target.stack.clone() };
+        let watch = Watch { endpoint: job.plan.target.stack.clone(), container: true };
         (stack(run, last, None, Some(watch)).await, job.world.open_record)
     } else {
         if let Some(n) = job.world.open_record {
@@ -197,7 +197,7 @@ async fn one(
         *begun = true;
     }
     *changed = true;
-    let watch = Watch { endpoint: job.plan.target.stack.clone() };
+    let watch = Watch { endpoint: job.plan.target.stack.clone(), container: true };
     executed(run, step, &prepared, Some(watch)).await
 }
 

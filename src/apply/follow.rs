@@ -33,6 +33,8 @@ impl Ended {
 pub struct Watch {
     /// The endpoint's name.
     pub endpoint: String,
+    /// Whether the container's log is of interest, as it is while one starts.
+    pub container: bool,
 }
 
 impl Watch {
@@ -206,6 +208,9 @@ impl Follower<'_, '_> {
 
     /// The end of the container's log; empty when there is none or it may not be read.
     async fn tail(&self, watch: &Watch) -> Vec<String> {
+        if !watch.container {
+            return Vec::new();
+        }
         self.run.cloud.logs.tail(&watch.log_group(), LOG_LINES).await.ok().flatten().unwrap_or_default()
     }
 }

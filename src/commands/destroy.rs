@@ -42,7 +42,7 @@ pub async fn run(context: &Context<'_>, args: &cli::Destroy) -> Result<Done> {
         if !attached {
             context.cloud.stacks.delete(&name, &token, run.role_arn.as_deref()).await?;
         }
-        let watch = Watch { endpoint: name.clone() };
+        let watch = Watch { endpoint: name.clone(), container: false };
         let ended = follow(&run, &service.id, None, (!attached).then_some(token.as_str()), Some(watch)).await?;
         if ended.status != "DELETE_COMPLETE" {
             return Err(failure::deletion(&run, &name, &ended));
