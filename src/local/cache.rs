@@ -130,6 +130,11 @@ impl DigestCache {
             .map_err(|e| Error::failed("cannot write the file digests").why(e.to_string()))?;
         let write = || -> std::io::Result<()> {
             std::fs::create_dir_all(dir)?;
+            // Nothing in this directory belongs into the user's repository.
+            let ignore = dir.join(".gitignore");
+            if !ignore.exists() {
+                std::fs::write(&ignore, "*\n")?;
+            }
             let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
             temporary.write_all(&text)?;
             temporary.persist(file)?;
