@@ -42,64 +42,57 @@ pub async fn prepare(run: &Run<'_>, step: &Step, template_url: Option<String>) -
         remove_shell(run, &step.stack).await?;
     }
     // CloudFormation's own limits leave no room for a reused name: a set of that name may have failed before.
-    for attempt in 0..3 {
-        let token = super::token();
-        let request = ChangeRequest {
-            stack: step.stack.clone(),
-            name: token.clone(),
-            create,
-            template: step.body.clone(),
-            template_url: template_url.clone(),
-            parameters: step.parameters.clone(),
-            tags: step.tags.clone(),
-            role_arn: run.role_arn.clone(),
-            import_existing: create && step.import_existing,
-        };
-        let change_set = match run.cloud.stacks.request_changes(&request, &token).await {
-            Ok(change_set) => change_set,
-            Err(e) => return Err(raced(run, step, e).await),
-        };
-        let outcome = computed(run, &step.stack, &change_set).await;
-        match outcome {
-            Ok(ChangeSetState::Ready(changes)) => {
-                if let Err(refusal) = guard(step, &changes) {
-                    discard(run, step, &change_set).await;
-                    return Err(refusal);
-                }
-                // Read before anything is begun, so that what fails here leaves nothing that has to be ended.
-                let read = pace::patiently(run, async || run.cloud.stacks.events(&step.stack, None).await).await;
-                let seen = match read {
-                    Ok(events) => events.into_iter().next_back().map(|e| e.id),
-                    Err(e) => {
-                        discard(run, step, &change_set).await;
-                        return Err(e);
-                    }
-                };
-                return Ok(Some(Prepared { change_set, token, seen }));
-            }
-            Ok(ChangeSetState::Empty) => {
-                discard(run, step, &change_set).await;
-                return Ok(None);
-            }
-            Ok(ChangeSetState::Obsolete) if attempt < 2 => {
-                run.say(Event::Note(format!("another change to {} was executed first; asking again", step.stack)));
-            }
-            Ok(ChangeSetState::Failed(reason)) => {
-                discard(run, step, &change_set).await;
-                let refused = Error::failed(format!("CloudFormation refuses the change of {}", step.stack)).why(reason);
-                return Err(raced(run, step, refused.next(format!("mend the cause, then: {}", run.resume))).await);
-            }
-            Ok(_) => {
-                discard(run, step, &change_set).await;
-                return Err(crate::plan::busy(&step.stack, "change set obsolete"));
-            }
-            Err(e) => {
-                discard(run, step, &change_set).await;
-                return Err(e);
-            }
+    let token = super::token();
+    let request = ChangeRequest {
+        stack: step.stack.clone(),
+        name: token.clone(),
+        create,
+        template: step.body.clone(),
+        template_url,
+        parameters: step.parameters.clone(),
+        tags: step.tags.clone(),
+        role_arn: run.role_arn.clone(),
+        import_existing: create && step.import_existing,
+    };
+    let change_set = match run.cloud.stacks.request_changes(&request, &token).await {
+        Ok(change_set) => change_set,
+        Err(e) => return Err(raced(run, step, e).await),
+    };
+    let ready = judge(run, step, &change_set).await;
+    if !matches!(ready, Ok(Some(_))) {
+        discard(run, step, &change_set).await;
+    }
+    Ok(ready?.map(|Ready { seen }| Prepared { change_set, token, seen }))
+}
+
+/// A change set that may be executed.
+struct Ready {
+    /// The newest event before it is.
+    seen: Option<String>,
+}
+
+/// Waits for a change set and checks it. `None` when there is nothing to change.
+///
+/// # Errors
+/// As [`prepare`]. [`Kind::Busy`] when another change was executed first: what was confirmed was planned for a stack that
+/// is no more, so it has to be planned and confirmed again.
+async fn judge(run: &Run<'_>, step: &Step, change_set: &str) -> Result<Option<Ready>> {
+    match computed(run, &step.stack, change_set).await? {
+        ChangeSetState::Ready(changes) => {
+            guard(step, &changes)?;
+            // Read before anything is begun, so that what fails here leaves nothing that has to be ended.
+            let events = pace::patiently(run, async || run.cloud.stacks.events(&step.stack, None).await).await?;
+            Ok(Some(Ready { seen: events.into_iter().next_back().map(|e| e.id) }))
+        }
+        ChangeSetState::Empty => Ok(None),
+        ChangeSetState::Failed(reason) => {
+            let refused = Error::failed(format!("CloudFormation refuses the change of {}", step.stack)).why(reason);
+            Err(raced(run, step, refused.next(format!("mend the cause, then: {}", run.resume))).await)
+        }
+        ChangeSetState::Obsolete | ChangeSetState::Pending => {
+            Err(crate::plan::busy(&step.stack, "another change was executed first"))
         }
     }
-    Err(crate::plan::busy(&step.stack, "change set obsolete"))
 }
 
 /// Executes a prepared change set.

@@ -130,8 +130,8 @@ fn plural(n: usize, word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::tests::{deployed, empty, local, settings};
-    use crate::plan::{self, LocalModel};
+    use crate::plan;
+    use crate::plan::tests::{another_model, deployed, empty, local, settings};
 
     #[test]
     fn lines_break_at_blanks_and_digests_are_short() {
@@ -162,12 +162,7 @@ mod tests {
         let mut world = deployed(&settings, &local());
         world.model_present = false;
         let mut changed = local();
-        changed.model = LocalModel::Tree {
-            id: "e".repeat(64),
-            key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(),
-            bytes: 7_100_000_000,
-            files: 3,
-        };
+        changed.model = another_model(7_100_000_000, 3);
         insta::assert_snapshot!(shown(&plan::up(&settings, &changed, &world).expect("a plan")));
     }
 

@@ -29,6 +29,11 @@ pub(crate) fn local() -> Local {
     }
 }
 
+/// Other files than those of [`local`].
+pub(crate) fn another_model(bytes: u64, files: usize) -> LocalModel {
+    LocalModel::Tree { id: "e".repeat(64), key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(), bytes, files }
+}
+
 pub(crate) fn empty() -> World {
     World {
         account: "123456789012".into(),
@@ -131,12 +136,7 @@ fn a_new_model_replaces_model_and_config_and_needs_a_second_fleet() {
     let mut world = deployed(&settings, &local());
     world.model_present = false;
     let mut changed = local();
-    changed.model = LocalModel::Tree {
-        id: "e".repeat(64),
-        key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(),
-        bytes: 1000,
-        files: 1,
-    };
+    changed.model = another_model(1000, 1);
     let plan = up(&settings, &changed, &world).expect("a plan");
     let all = actions(&plan);
     assert!(all.contains(&("ComfyUIModel", Action::Replace)), "{all:?}");
@@ -288,12 +288,7 @@ fn update_model_moves_the_model_and_nothing_else() {
     let world = deployed(&before, &local());
     // The file says something else about the function by now; that must not go along.
     let after = settings("lambda: {memory: 1024}\nmodels: {version: v2}");
-    let model = LocalModel::Tree {
-        id: "e".repeat(64),
-        key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(),
-        bytes: 1000,
-        files: 1,
-    };
+    let model = another_model(1000, 1);
     let plan = update_model(&after, &model, &world).expect("a plan");
     let all = actions(&plan);
     assert!(
