@@ -10,23 +10,28 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Map, Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::outputs::File;
 
 /// Limit of one short call. Answers were measured at 300 ms and less while ComfyUI samples on a processor.
 const CALL: Duration = Duration::from_secs(10);
+/// Limit of a picture's transfer.
+const TRANSFER: Duration = Duration::from_secs(60);
+/// For calls whose limit is the request's own deadline.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Largest answer that is read, in bytes: a picture of 8192x8192 that does not compress.
 const LARGEST: usize = 256 * 1024 * 1024;
 
-/// The WebSocket of one request.
-pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// No usable answer: no connection, a broken one, none in time.
+/// No usable answer.
 #[derive(Debug, thiserror::Error)]
-#[error("ComfyUI: {0}")]
-pub(crate) struct Unreachable(String);
+pub(crate) enum Unreachable {
+    /// Nobody listens: it is starting or gone.
+    #[error("ComfyUI is not there: {0}")]
+    Absent(String),
+    /// It is there, but the exchange broke or took too long: frozen, or killed in the middle.
+    #[error("ComfyUI does not answer: {0}")]
+    Silent(String),
+}
 
 /// An answer.
 pub(crate) struct Answer {
@@ -75,61 +80,75 @@ impl Comfy {
         &self,
         method: Method,
         path: &str,
-        body: Option<Value>,
+        content_type: Option<&str>,
+        body: Bytes,
         limit: Duration,
     ) -> Result<Answer, Unreachable> {
-        let failed = |cause: String| Unreachable(cause);
+        let silent = |cause: String| Unreachable::Silent(cause);
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.authority));
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
         }
-        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = request.body(Full::new(body)).map_err(|cause| failed(cause.to_string()))?;
+        let request = request.body(Full::new(body)).map_err(|cause| silent(cause.to_string()))?;
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|cause| failed(cause.to_string()))?;
+            let response = self.client.request(request).await.map_err(|cause| match cause.is_connect() {
+                true => Unreachable::Absent(with_causes(&cause)),
+                false => silent(with_causes(&cause)),
+            })?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, LARGEST).collect().await.map_err(|cause| failed(cause.to_string()))?;
+            let body = Limited::new(body, LARGEST).collect().await.map_err(|cause| silent(cause.to_string()))?;
             Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
         };
         match tokio::time::timeout(limit, exchange).await {
             Ok(result) => result,
-            Err(_) => Err(failed(format!("no answer within {} ms", limit.as_millis()))),
+            Err(_) => Err(silent(format!("no answer within {} ms", limit.as_millis()))),
         }
+    }
+
+    async fn get(&self, path: &str, limit: Duration) -> Result<Answer, Unreachable> {
+        self.call(Method::GET, path, None, Bytes::new(), limit).await
     }
 
     /// A GET whose answer is a JSON object.
     async fn object(&self, path: &str) -> Result<Map<String, Value>, Unreachable> {
-        let answer = self.call(Method::GET, path, None, CALL).await?;
+        let answer = self.get(path, CALL).await?;
         match serde_json::from_slice(&answer.body) {
             Ok(Value::Object(object)) if answer.status.is_success() => Ok(object),
-            _ => Err(Unreachable(format!("{path} answered {}", answer.status))),
+            _ => Err(Unreachable::Silent(format!("{path} answered {}", answer.status))),
         }
     }
 
     /// Whether it answers; HEAD /prompt is the cheapest question.
     pub(crate) async fn alive(&self, limit: Duration) -> bool {
-        self.call(Method::HEAD, "/prompt", None, limit).await.is_ok_and(|answer| answer.status.is_success())
+        self.call(Method::HEAD, "/prompt", None, Bytes::new(), limit).await.is_ok_and(|answer| answer.status.is_success())
     }
 
-    /// Opens the socket on which a client's messages come.
-    pub(crate) async fn socket(&self, client_id: &str) -> Result<Socket, Unreachable> {
-        let url = format!("ws://{}/ws?clientId={client_id}", self.authority);
-        match tokio::time::timeout(CALL, tokio_tungstenite::connect_async(url)).await {
-            Ok(Ok((socket, _))) => Ok(socket),
-            Ok(Err(cause)) => Err(Unreachable(cause.to_string())),
-            Err(_) => Err(Unreachable("no WebSocket in time".into())),
-        }
+    /// The URL of the socket on which a client's messages come.
+    pub(crate) fn socket_url(&self, client_id: &str) -> String {
+        format!("ws://{}/ws?clientId={client_id}", self.authority)
     }
 
-    /// POST /prompt. The answer is judged by the caller.
-    pub(crate) async fn submit(
-        &self,
-        workflow: Value,
-        prompt_id: &str,
-        client_id: &str,
-    ) -> Result<Answer, Unreachable> {
-        let body = json!({"prompt": workflow, "prompt_id": prompt_id, "client_id": client_id});
-        self.call(Method::POST, "/prompt", Some(body), CALL).await
+    /// POST /prompt. The answer is judged by the caller, who also sets the time limit: a ComfyUI that is frozen takes
+    /// the request when it thaws.
+    pub(crate) async fn submit(&self, body: &Value) -> Result<Answer, Unreachable> {
+        self.call(Method::POST, "/prompt", Some("application/json"), body.to_string().into(), NO_LIMIT).await
+    }
+
+    /// POST /upload/image: a picture for LoadImage, under a name in the input directory.
+    pub(crate) async fn upload(&self, name: &str, picture: &[u8]) -> Result<Answer, Unreachable> {
+        // No picture contains a text that is as long and random as this.
+        let boundary = format!("comfy-serve-{}", uuid::Uuid::new_v4().simple());
+        let field = |name: &str, value: &str| {
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let mut body = (field("type", "input") + &field("overwrite", "true")).into_bytes();
+        let head = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(b"Content-Type: application/octet-stream\r\n\r\n");
+        body.extend_from_slice(picture);
+        body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        let content_type = format!("multipart/form-data; boundary={boundary}");
+        self.call(Method::POST, "/upload/image", Some(&content_type), body.into(), CALL).await
     }
 
     /// Where a job is. A job moves from the queue to the history between two questions, so the history is asked twice.
@@ -167,10 +186,12 @@ impl Comfy {
     }
 
     async fn post(&self, path: &str, body: Value) {
-        match self.call(Method::POST, path, Some(body), CALL).await {
+        let body = body.to_string().into();
+        match self.call(Method::POST, path, Some("application/json"), body, CALL).await {
             Ok(answer) if answer.status.is_success() => {}
             Ok(answer) => tracing::warn!(path, status = answer.status.as_u16(), "ComfyUI refuses"),
-            Err(cause) => tracing::warn!(path, %cause, "not done"),
+            // A ComfyUI that is gone has forgotten everything anyway.
+            Err(cause) => tracing::debug!(path, %cause, "not done"),
         }
     }
 
@@ -178,8 +199,20 @@ impl Comfy {
     pub(crate) async fn view(&self, file: &File) -> Result<Answer, Unreachable> {
         let (name, folder, kind) = (encode(&file.filename), encode(&file.subfolder), encode(&file.kind));
         let path = format!("/view?filename={name}&subfolder={folder}&type={kind}");
-        self.call(Method::GET, &path, None, CALL).await
+        self.get(&path, TRANSFER).await
     }
+}
+
+/// The error with its causes: the client's own text is often just "client error (Connect)".
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
 }
 
 /// Percent-encodes everything that is not plainly harmless in a query.

@@ -1,292 +1,204 @@
-//! One workflow through ComfyUI: submit, wait, fetch, clean up.
+//! A workflow through ComfyUI: submit, follow, fetch, and run again what is cached but gone.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{StatusCode, header};
-use bytes::Bytes;
 use comfy_workflow::Workflow;
-use futures::StreamExt;
 use serde_json::{Map, Value, json};
-use tokio_tungstenite::tungstenite::Message;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
-use crate::comfy::{Answer, Comfy, Look, Socket, Unreachable};
-use crate::outputs::pick;
+use crate::comfy::Comfy;
+use crate::disk::Directories;
+use crate::follow;
+use crate::kept::{Content, Fingerprint, Kept};
+use crate::line::Lines;
+use crate::outputs::{File, Found, Frame, Item, found, media_type};
 use crate::problem::Problem;
 
-/// How often the history is asked while the socket is silent.
-const POLL: Duration = Duration::from_secs(1);
-/// How long after the message of its end the history entry may take: 784 ms were measured after a start.
-const ENTRY_LIMIT: Duration = Duration::from_secs(5);
-/// Between two questions for that entry.
-const ENTRY_POLL: Duration = Duration::from_millis(20);
-/// Failed questions in a row after which ComfyUI counts as gone.
-const GIVE_UP_AFTER: u32 = 3;
+/// What a job sends, apart from ids.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Submission {
+    pub(crate) workflow: Workflow,
+    /// `extra_data` and `partial_execution_targets`, as the page sends them.
+    pub(crate) extra: Map<String, Value>,
+}
 
-/// The answer to a request, as ComfyUI wrote it.
+/// What a job made, for the caller.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Output {
-    pub(crate) content_type: String,
-    pub(crate) bytes: Bytes,
+    pub(crate) node: String,
+    pub(crate) filename: Option<String>,
+    pub(crate) content: Content,
 }
 
-impl From<Unreachable> for Problem {
-    fn from(cause: Unreachable) -> Self {
-        tracing::warn!("{cause}");
-        Problem::unreachable()
-    }
+/// A job that succeeded.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Its id in ComfyUI; the last one when it was run twice.
+    pub(crate) prompt_id: String,
+    /// From submission until it ran, where known.
+    pub(crate) queued: Option<Duration>,
+    /// At least one.
+    pub(crate) outputs: Vec<Output>,
+    /// Nodes that ComfyUI left out because they are invalid.
+    pub(crate) invalid_nodes: Vec<String>,
 }
 
-/// Runs a workflow. When the future is dropped (the caller went away) or the deadline passes, the job is cancelled.
-pub(crate) async fn run(comfy: &Comfy, workflow: Workflow, deadline: Duration) -> Result<Output, Problem> {
-    // Both fresh: an id of our own finds the job even when the answer is lost, and a client id that was used before
-    // may be deaf.
-    let prompt_id = uuid::Uuid::new_v4().to_string();
-    let client_id = uuid::Uuid::new_v4().to_string();
-    let mut job = Job { comfy: comfy.clone(), prompt_id, ended: false };
-    match tokio::time::timeout(deadline, job.run(workflow, &client_id)).await {
-        Ok(result) => result,
-        Err(_) => Err(Problem::timeout()),
-    }
+/// What a run left in ComfyUI.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) outputs: Map<String, Value>,
+    /// Nodes whose result was there before.
+    pub(crate) cached: HashSet<String>,
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) queued: Option<Duration>,
+    pub(crate) invalid_nodes: Vec<String>,
 }
 
-struct Job {
-    comfy: Comfy,
-    prompt_id: String,
-    /// Nothing of it is in ComfyUI's queue any more, or never was.
-    ended: bool,
+/// Whether ComfyUI's process lives, and how often it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Presence {
+    pub(crate) up: bool,
+    pub(crate) starts: u64,
 }
 
-impl Drop for Job {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
+/// Runs jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct Jobs {
+    pub(crate) comfy: Comfy,
+    pub(crate) lines: Lines,
+    pub(crate) directories: Arc<Directories>,
+    kept: Arc<Mutex<Kept>>,
+    /// Cancelling and cleaning up, which no caller waits for.
+    pub(crate) chores: TaskTracker,
+    /// None when somebody else starts ComfyUI.
+    pub(crate) presence: Option<watch::Receiver<Presence>>,
+}
+
+impl Jobs {
+    pub(crate) fn new(comfy: Comfy, directories: Directories, presence: Option<watch::Receiver<Presence>>) -> Self {
+        Jobs {
+            lines: Lines::new(comfy.clone()),
+            comfy,
+            directories: Arc::new(directories),
+            kept: Arc::default(),
+            chores: TaskTracker::new(),
+            presence,
         }
-        let (comfy, prompt_id) = (self.comfy.clone(), self.prompt_id.clone());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                comfy.cancel(&prompt_id).await;
-                // An interrupted job leaves an entry, a deleted one does not; a node may take a while to notice.
-                for _ in 0..30 {
-                    tokio::time::sleep(POLL).await;
-                    match comfy.look(&prompt_id).await {
-                        Ok(Look::Queued) => {}
-                        Ok(Look::Ended(_)) => return comfy.forget(&prompt_id).await,
-                        Ok(Look::Unknown) | Err(_) => return,
-                    }
-                }
-            });
-        }
-    }
-}
-
-impl Job {
-    async fn run(&mut self, workflow: Workflow, client_id: &str) -> Result<Output, Problem> {
-        let nodes: Vec<String> = workflow.nodes().map(|(id, _)| id.to_owned()).collect();
-        // Opened first: messages can come before the answer to the POST. Without it the history still tells the end.
-        let socket = self.comfy.socket(client_id).await.ok();
-        let answer = self.comfy.submit(workflow.into_value(), &self.prompt_id, client_id).await?;
-        if answer.status != StatusCode::OK {
-            self.ended = true;
-            return Err(refused(&answer));
-        }
-        let entry = self.wait(socket).await?;
-        self.ended = true;
-        let result = self.fetch(&entry, &nodes).await;
-        self.comfy.forget(&self.prompt_id).await;
-        result
     }
 
-    /// Until the job has a history entry.
-    async fn wait(&mut self, mut socket: Option<Socket>) -> Result<Value, Problem> {
-        let (mut failures, mut unknown) = (0, 0);
-        let mut poll = tokio::time::interval_at(tokio::time::Instant::now() + POLL, POLL);
-        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                ended = ended(&mut socket, &self.prompt_id) => match ended {
-                    true => return self.entry().await,
-                    // Not opened again: the history is asked anyway, and jobs are short.
-                    false => socket = None,
-                },
-                _ = poll.tick() => match self.comfy.look(&self.prompt_id).await {
-                    Ok(Look::Ended(entry)) => return Ok(entry),
-                    Ok(Look::Queued) => (failures, unknown) = (0, 0),
-                    Ok(Look::Unknown) => {
-                        unknown += 1;
-                        if unknown == 2 {
-                            self.ended = true;
-                            return Err(lost());
-                        }
-                    }
-                    Err(cause) => {
-                        failures += 1;
-                        if failures == GIVE_UP_AFTER {
-                            return Err(cause.into());
-                        }
-                    }
-                },
+    /// Runs a workflow and fetches its first output, or all of them. When the future is dropped, because the caller
+    /// went away or the deadline passed, the job is taken out of ComfyUI.
+    pub(crate) async fn run(&self, submission: &Submission, all: bool) -> Result<Done, Problem> {
+        let nodes: Vec<String> = submission.workflow.nodes().map(|(id, _)| id.to_owned()).collect();
+        let mut prompt = submission.workflow.clone().into_value();
+        let fingerprint: Fingerprint = Sha256::digest(prompt.to_string().as_bytes()).into();
+        let mut run = self.once(&prompt, &submission.extra).await?;
+        let queued = run.report.queued;
+        let wanted = wanted(&run.report, &nodes, all)?;
+        let mut fetched = Vec::with_capacity(wanted.len());
+        let mut gone = Vec::new();
+        for found in &wanted {
+            let output = self.fetch(found, &run.report, &fingerprint).await?;
+            if output.is_none() {
+                gone.push(found.node.clone());
+            }
+            fetched.push(output);
+        }
+        if gone.is_empty() {
+            let invalid_nodes = std::mem::take(&mut run.report.invalid_nodes);
+            let prompt_id = run.finish(self);
+            return Ok(Done { prompt_id, queued, outputs: fetched.into_iter().flatten().collect(), invalid_nodes });
+        }
+        // An input that no node knows changes what ComfyUI's cache goes by, so only these nodes run again.
+        let nonce = Value::String(run.finish(self));
+        for node in &gone {
+            if let Some(inputs) = prompt.get_mut(node).and_then(|node| node.get_mut("inputs")?.as_object_mut()) {
+                inputs.insert("_nonce".to_owned(), nonce.clone());
             }
         }
+        let run = self.once(&prompt, &submission.extra).await?;
+        let again = self::wanted(&run.report, &nodes, all)?;
+        let mut outputs = Vec::with_capacity(again.len());
+        for found in &again {
+            let before = wanted.iter().zip(&fetched).filter(|(_, output)| output.is_some());
+            let same = before.into_iter().find_map(|(other, output)| (other == found).then(|| output.clone()).flatten());
+            let output = match same {
+                Some(output) => Some(output),
+                None => self.fetch(found, &run.report, &fingerprint).await?,
+            };
+            outputs.push(output.ok_or_else(|| {
+                Problem::internal("output_gone", format!("the output of node {} was made, but is gone", found.node))
+            })?);
+        }
+        let invalid_nodes = run.report.invalid_nodes.clone();
+        Ok(Done { prompt_id: run.finish(self), queued, outputs, invalid_nodes })
     }
 
-    /// The entry of a job whose end was told.
-    async fn entry(&mut self) -> Result<Value, Problem> {
-        let begun = tokio::time::Instant::now();
-        while begun.elapsed() < ENTRY_LIMIT {
-            if let Some(entry) = self.comfy.history(&self.prompt_id).await? {
-                return Ok(entry);
+    /// Runs a prompt once, under ids of its own.
+    async fn once(&self, prompt: &Value, extra: &Map<String, Value>) -> Result<follow::Run, Problem> {
+        follow::run(self, prompt, extra).await
+    }
+
+    /// The bytes of an output; none when its file is gone.
+    async fn fetch(&self, found: &Found, report: &Report, of: &Fingerprint) -> Result<Option<Output>, Problem> {
+        let plain = |content_type: &str, bytes| Content { content_type: content_type.to_owned(), bytes };
+        let (filename, content) = match &found.item {
+            Item::Text(text) => (None, Some(plain("text/plain; charset=utf-8", text.clone().into()))),
+            Item::Picture(kind, bytes) => (None, Some(plain(kind, bytes.clone()))),
+            Item::File(file) => (Some(file.filename.clone()), self.fetch_file(found, file, report, of).await?),
+        };
+        Ok(content.map(|content| Output { node: found.node.clone(), filename, content }))
+    }
+
+    async fn fetch_file(
+        &self,
+        found: &Found,
+        file: &File,
+        report: &Report,
+        of: &Fingerprint,
+    ) -> Result<Option<Content>, Problem> {
+        let removes = self.directories.removes(file);
+        if removes && report.cached.contains(&found.node) {
+            // Its file was removed after use, and the name may be another job's by now.
+            return Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(of, file));
+        }
+        let answer = self.comfy.view(file).await.map_err(|cause| Problem::lost(cause.to_string()))?;
+        match answer.status {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            status => {
+                let message = format!("the output of node {} was made, but reading it ended with {status}", found.node);
+                return Err(Problem::internal("output_unreadable", message));
             }
-            tokio::time::sleep(ENTRY_POLL).await;
         }
-        self.ended = true;
-        Err(lost())
-    }
-
-    async fn fetch(&self, entry: &Value, nodes: &[String]) -> Result<Output, Problem> {
-        // The status first: an error can come with outputs, stale or partial ones.
-        if entry.pointer("/status/status_str").and_then(Value::as_str) != Some("success") {
-            return Err(failed(entry));
-        }
-        let none = Map::new();
-        let outputs = entry.get("outputs").and_then(Value::as_object).unwrap_or(&none);
-        let Some(file) = pick(outputs, nodes.iter().map(String::as_str)) else {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                "no_image",
-                "the workflow made no image; add a SaveImage node",
-            ));
+        let said = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = match said {
+            None | Some("application/octet-stream") => media_type(&file.filename).unwrap_or("application/octet-stream"),
+            Some(said) => said,
         };
-        let answer = self.comfy.view(&file).await?;
-        if answer.status != StatusCode::OK {
-            let message = format!("the image was made, but reading it ended with {}", answer.status);
-            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "image_unreadable", message));
+        let content = Content { content_type: content_type.to_owned(), bytes: answer.body };
+        if removes {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(*of, file, &content);
         }
-        let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        Ok(Output { content_type: content_type.unwrap_or("application/octet-stream").to_owned(), bytes: answer.body })
+        Ok(Some(content))
     }
 }
 
-/// Reads messages until the job's last one (true) or until the socket is of no use (false). Safe to be dropped and
-/// called again: a message is either taken whole or not at all.
-async fn ended(socket: &mut Option<Socket>, prompt_id: &str) -> bool {
-    let Some(socket) = socket else { return std::future::pending().await };
-    loop {
-        match socket.next().await {
-            Some(Ok(Message::Text(text))) if is_last(&text, prompt_id) => return true,
-            // Previews and other people's news.
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return false,
-            Some(Ok(_)) => {}
-        }
+/// The outputs that the caller gets.
+fn wanted(report: &Report, nodes: &[String], all: bool) -> Result<Vec<Found>, Problem> {
+    let mut found = found(&report.outputs, &report.frames, nodes);
+    if found.is_empty() {
+        let message = "the workflow ran, but made nothing that can be returned; add a node that saves, like SaveImage";
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_output", message);
+        return Err(problem.details(json!({"nodes_with_outputs": report.outputs.keys().collect::<Vec<_>>()})));
     }
-}
-
-/// `executing` without a node is sent after everything else; `execution_success` comes before the history has it.
-fn is_last(text: &str, prompt_id: &str) -> bool {
-    // Most messages are progress: not worth parsing.
-    if !text.contains("executing") {
-        return false;
+    if !all {
+        found.truncate(1);
     }
-    let message: Value = serde_json::from_str(text).unwrap_or_default();
-    message.get("type").and_then(Value::as_str) == Some("executing")
-        && message.pointer("/data/node") == Some(&Value::Null)
-        && message.pointer("/data/prompt_id").and_then(Value::as_str) == Some(prompt_id)
-}
-
-fn lost() -> Problem {
-    let message = "ComfyUI does not know the job any more; it was restarted or the job was deleted";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "job_lost", message)
-}
-
-/// Only what helps: `extra_info` holds whole lists of models and the inputs as received, tracebacks our paths.
-fn brief(error: &Value) -> Value {
-    json!({"type": error.get("type"), "message": error.get("message"), "details": error.get("details")})
-}
-
-/// What ComfyUI says to a workflow that it does not take.
-fn refused(answer: &Answer) -> Problem {
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    match answer.status {
-        StatusCode::BAD_REQUEST => {}
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            return Problem::new(answer.status, "too_large", "the workflow is larger than ComfyUI takes");
-        }
-        status => {
-            let message = format!("ComfyUI answered {status} to the workflow");
-            return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "comfyui_error", message);
-        }
-    }
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().trim().to_owned();
-    let error = body.get("error").cloned().unwrap_or_default();
-    let mut message = text(error.get("message"));
-    if message.is_empty() {
-        message = "ComfyUI does not take the workflow".into();
-    }
-    let mut nodes = Map::new();
-    for (id, node) in body.get("node_errors").and_then(Value::as_object).into_iter().flatten() {
-        let errors: Vec<&Value> = node.get("errors").and_then(Value::as_array).into_iter().flatten().collect();
-        // The message of the whole is often just "failed validation": the first node says what it is.
-        if nodes.is_empty()
-            && let Some(first) = errors.first()
-        {
-            let (class, what) = (text(node.get("class_type")), text(first.get("message")));
-            let details: String = text(first.get("details")).chars().take(120).collect();
-            message = format!("{message}: node {id} ({class}): {what}: {details}");
-        }
-        let errors: Vec<Value> = errors.into_iter().map(brief).collect();
-        nodes.insert(id.clone(), json!({"class_type": node.get("class_type"), "errors": errors}));
-    }
-    Problem::invalid(message).details(json!({"error": brief(&error), "node_errors": nodes}))
-}
-
-/// Why a job did not succeed.
-fn failed(entry: &Value) -> Problem {
-    let messages = entry.pointer("/status/messages").and_then(Value::as_array);
-    let find = |kind: &str| {
-        messages.into_iter().flatten().find(|m| m.get(0).and_then(Value::as_str) == Some(kind)).and_then(|m| m.get(1))
-    };
-    if let Some(error) = find("execution_error") {
-        let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default().trim();
-        let code = match text("exception_type") {
-            kind if kind.contains("OutOfMemory") => "out_of_memory",
-            _ => "execution_failed",
-        };
-        let message = format!("node {} ({}): {}", text("node_id"), text("node_type"), text("exception_message"));
-        let details = ["node_id", "node_type", "exception_type"].map(|key| (key.to_owned(), text(key).into()));
-        return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
-            .details(Value::Object(details.into_iter().collect()));
-    }
-    if find("execution_interrupted").is_some() {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "interrupted", "the job was interrupted");
-    }
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "execution_failed", "the job ended without success")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_message() {
-        for (text, last) in [
-            (r#"{"type":"executing","data":{"node":null,"prompt_id":"p"}}"#, true),
-            (r#"{"type":"executing","data":{"node":"3","prompt_id":"p"}}"#, false),
-            (r#"{"type":"executing","data":{"node":null,"prompt_id":"other"}}"#, false),
-            // After a reconnect the current node comes without an id.
-            (r#"{"type":"executing","data":{"node":null}}"#, false),
-            (r#"{"type":"executing","data":{"prompt_id":"p"}}"#, false),
-            (r#"{"type":"execution_success","data":{"prompt_id":"p"}}"#, false),
-            ("executing", false),
-        ] {
-            assert_eq!(is_last(text, "p"), last, "{text}");
-        }
-    }
-
-    #[test]
-    fn errors_of_other_kinds() {
-        let entry = |messages: Value| json!({"status": {"status_str": "error", "messages": messages}});
-        let oom = entry(json!([["execution_error", {"exception_type": "torch.OutOfMemoryError", "node_id": "3"}]]));
-        assert_eq!(failed(&oom).code, "out_of_memory");
-        let interrupted = entry(json!([["execution_start", {}], ["execution_interrupted", {}]]));
-        assert_eq!((failed(&interrupted).code, failed(&interrupted).status.as_u16()), ("interrupted", 503));
-        assert_eq!(failed(&json!({})).code, "execution_failed");
-    }
+    Ok(found)
 }
