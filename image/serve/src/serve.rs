@@ -17,12 +17,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::accept::wants_jpeg;
+use crate::accept::{self, Choice};
 use crate::child::Comfyui;
 use crate::cli::{Cli, Command, Serve};
 use crate::comfy::Comfy;
+use crate::picture::{self, Format};
 use crate::problem::Problem;
-use crate::{image, job, ping};
+use crate::{job, ping};
 
 /// SageMaker's limit of a request, in bytes.
 const LARGEST_REQUEST: usize = 25 * 1024 * 1024;
@@ -103,17 +104,28 @@ async fn answer(
     let workflow = Workflow::parse(&body)
         .map_err(|why| Problem::invalid(format!("the body is not a workflow in API format: {why}")))?;
     let output = job::run(&state.comfy, workflow, state.deadline).await?;
-    if !image::is_png(&output.bytes) {
-        return Ok((output.content_type, output.bytes));
-    }
-    let (quality, jpeg) = (state.jpeg_quality, wants_jpeg(accept));
-    // Tens of milliseconds of work: not on a thread that also answers /ping.
-    let converted = tokio::task::spawn_blocking(move || match jpeg {
-        true => image::to_jpeg(&output.bytes, quality).map(|jpeg| ("image/jpeg", jpeg)),
-        false => Ok(("image/png", image::without_texts(&output.bytes))),
+    let not_acceptable =
+        |why: accept::NotAcceptable| Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", why.to_string());
+    let have = match picture::is_png(&output.bytes) {
+        true if picture::is_still_png(&output.bytes) => "image/png",
+        true => "image/apng",
+        false => &output.content_type,
+    };
+    let options = picture::Options { quality: state.jpeg_quality, ..picture::Options::default() };
+    let to = match accept::choose(accept, have).map_err(not_acceptable)? {
+        Choice::AsIs => None,
+        Choice::Jpeg => Some(Format::Jpeg),
+        Choice::Webp => Some(Format::Webp),
+    };
+    // Milliseconds of work: not on a thread that also answers /ping.
+    let converted = tokio::task::spawn_blocking(move || match to {
+        Some(format) => {
+            picture::convert(&output.bytes, format, options).map(|bytes| (format.media_type().into(), bytes))
+        }
+        None => Ok((output.content_type, picture::without_texts(&output.bytes).into_owned())),
     });
     match converted.await {
-        Ok(Ok((content_type, bytes))) => Ok((content_type.to_owned(), bytes.into())),
+        Ok(Ok((content_type, bytes))) => Ok((content_type, bytes.into())),
         Ok(Err(cause)) => {
             let message = format!("the image cannot be converted: {cause}");
             Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "conversion_failed", message))

@@ -1,0 +1,1 @@
+//! Pictures for the tests, made by rule.

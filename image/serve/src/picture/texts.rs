@@ -1,0 +1,114 @@
+//! Pictures without their texts: ComfyUI writes the whole workflow, and with it the prompt, into text chunks of PNG and
+//! into the EXIF data of WebP; other nodes use EXIF and XMP in any format.
+//!
+//! Each function copies the parts that may stay, byte for byte. What follows damage is dropped, for nobody can tell
+//! whether it is text.
+
+use std::borrow::Cow;
+
+use super::PNG;
+
+/// The picture without texts, EXIF and XMP: PNG, WebP and JPEG, recognised by their first bytes. Anything else, and
+/// a picture that has no such parts, is returned as it is. A damaged picture ends at the damage.
+pub fn without_texts(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let kept = if bytes.starts_with(PNG) {
+        png(bytes)
+    } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        webp(bytes)
+    } else if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+        jpeg(bytes)
+    } else {
+        return Cow::Borrowed(bytes);
+    };
+    if kept == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(kept) }
+}
+
+/// A chunk of a PNG: length of its data (u32), type, data, checksum (u32).
+pub(super) struct Chunk<'a> {
+    pub(super) kind: [u8; 4],
+    all: &'a [u8],
+}
+
+/// The chunks up to the end or the first that is cut off.
+pub(super) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
+    let mut rest = bytes.get(PNG.len()..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (&[a, b, c, d, kind @ ..], _) = rest.split_first_chunk::<8>()?;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let (all, behind) = rest.split_at_checked(length.checked_add(12)?)?;
+        rest = behind;
+        Some(Chunk { kind, all })
+    })
+}
+
+fn png(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    kept.extend_from_slice(PNG);
+    for chunk in png_chunks(bytes) {
+        if !matches!(&chunk.kind, b"tEXt" | b"zTXt" | b"iTXt" | b"eXIf") {
+            kept.extend_from_slice(chunk.all);
+        }
+        // Anything may stand behind the end.
+        if chunk.kind == *b"IEND" {
+            break;
+        }
+    }
+    kept
+}
+
+/// The bits of VP8X that say that there are EXIF data, and XMP.
+const WEBP_EXIF: u8 = 0x08;
+const WEBP_XMP: u8 = 0x04;
+
+fn webp(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    kept.extend_from_slice(b"RIFF\0\0\0\0WEBP");
+    let mut rest = &bytes[12..];
+    // A chunk: type, length of its data (u32, little endian), data, a byte of padding after an odd length.
+    while let Some((&[kind @ .., a, b, c, d], _)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let padded = length.checked_add(8 + length % 2);
+        let Some((chunk, behind)) = padded.and_then(|end| rest.split_at_checked(end)) else { break };
+        rest = behind;
+        let kind: [u8; 4] = kind;
+        match &kind {
+            b"EXIF" | b"XMP " => {}
+            b"VP8X" if length > 0 => {
+                let flags = kept.len() + 8;
+                kept.extend_from_slice(chunk);
+                kept[flags] &= !(WEBP_EXIF | WEBP_XMP);
+            }
+            _ => kept.extend_from_slice(chunk),
+        }
+    }
+    let size = u32::try_from(kept.len() - 8).unwrap_or(u32::MAX);
+    kept[4..8].copy_from_slice(&size.to_le_bytes());
+    kept
+}
+
+fn jpeg(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    kept.extend_from_slice(&bytes[..2]);
+    let mut rest = &bytes[2..];
+    // A segment: 0xFF, marker, length with its own two bytes (u16), data. The entropy-coded data follow the start of
+    // scan, and up to the end nothing behind it is a text.
+    while let [0xFF, marker, a, b, ..] = *rest {
+        // Fill bytes may precede a marker.
+        if marker == 0xFF {
+            rest = &rest[1..];
+            continue;
+        }
+        if marker == 0xDA {
+            kept.extend_from_slice(rest);
+            break;
+        }
+        let length = usize::from(u16::from_be_bytes([a, b]));
+        let Some((segment, behind)) = rest.split_at_checked(length.max(2) + 2) else { break };
+        rest = behind;
+        // EXIF and XMP are in APP1, Photoshop's texts in APP13; COM is a comment.
+        if !matches!(marker, 0xE1 | 0xED | 0xFE) {
+            kept.extend_from_slice(segment);
+        }
+    }
+    kept
+}
