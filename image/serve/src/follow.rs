@@ -1,10 +1,11 @@
 //! One prompt in ComfyUI, from submission to its end, however the end becomes known; and nothing of it left there.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::comfy::{Answer, Comfy, Look, Unreachable};
@@ -53,9 +54,8 @@ impl Run {
 /// Submits a prompt and follows it to its end.
 pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>) -> Result<Run, Problem> {
     let mut presence = jobs.presence.clone();
-    if let Some(presence) = &mut presence
-        && !presence.borrow_and_update().up
-    {
+    let present = presence.as_ref().map(|presence| *presence.borrow());
+    if present.is_some_and(|presence| !presence.up) {
         return Err(Problem::not_ready("ComfyUI is being started; try again in a few seconds"));
     }
     // An id of our own: messages can come before the answer to the POST, and the answer can get lost.
@@ -69,7 +69,7 @@ pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>)
     body.insert("client_id".to_owned(), client_id.into());
     let classes = prompt.as_object().into_iter().flatten().filter_map(|(id, node)| {
         let class = node.get("class_type")?.as_str()?;
-        (class == SOCKET_SAVER).then(|| (id.clone(), ()))
+        (class == SOCKET_SAVER).then(|| id.clone())
     });
     let mut follower = Follower {
         comfy: &jobs.comfy,
@@ -83,9 +83,10 @@ pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>)
         verdict: Verdict::None,
     };
     let mut tidy = Tidy { jobs: jobs.clone(), prompt_id, left: Left::Job };
+    let body = Value::Object(body);
     let ended = tokio::select! {
-        ended = follower.follow(&Value::Object(body)) => ended,
-        () = gone(&mut presence) => Err(Stop::Nowhere(Problem::lost("ComfyUI ended while the job ran; it is being restarted"))),
+        ended = follower.follow(&body) => ended,
+        () = gone(&mut presence, present) => Err(Stop::Nowhere(Problem::lost("ComfyUI ended while the job ran; it is being restarted"))),
     };
     let report = follower.report;
     match ended {
@@ -103,23 +104,18 @@ pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>)
             tidy.left = Left::Traces(made);
             Err(problem)
         }
-        // The job may still be there: dropping `tidy` goes after it.
-        Err(Stop::Somewhere(problem)) => Err(problem),
     }
 }
 
 /// Until ComfyUI's process ends or was replaced.
-async fn gone(presence: &mut Option<tokio::sync::watch::Receiver<Presence>>) {
-    match presence {
-        Some(presence) => {
-            let now = *presence.borrow();
-            // A sender that is gone: the server stops, and ComfyUI lives as long as there are requests.
-            if presence.wait_for(|presence| *presence != now).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        None => std::future::pending().await,
+async fn gone(presence: &mut Option<watch::Receiver<Presence>>, before: Option<Presence>) {
+    if let Some(presence) = presence
+        && presence.wait_for(|presence| Some(*presence) != before).await.is_ok()
+    {
+        return;
     }
+    // Not ours; or nobody tells any more, because the server stops, and ComfyUI lives as long as there are requests.
+    std::future::pending().await
 }
 
 /// Why following ended without success, by what may be left in ComfyUI.
@@ -128,8 +124,6 @@ enum Stop {
     Nowhere(Problem),
     /// The job ended there.
     Ended(Problem),
-    /// It may wait or run.
-    Somewhere(Problem),
 }
 
 enum Verdict {
@@ -144,7 +138,7 @@ struct Follower<'a> {
     line: Option<Line>,
     /// Every message since the submission was seen.
     complete: bool,
-    socket_savers: HashMap<String, ()>,
+    socket_savers: HashSet<String>,
     report: Report,
     /// The one that runs.
     node: String,
@@ -252,7 +246,7 @@ impl Follower<'_> {
             Event::Executed(node, output) => {
                 self.report.outputs.insert(node, output);
             }
-            Event::Picture(kind, bytes) if self.socket_savers.contains_key(&self.node) => {
+            Event::Picture(kind, bytes) if self.socket_savers.contains(&self.node) => {
                 self.report.frames.push((self.node.clone(), kind, bytes));
             }
             // A preview.

@@ -1,26 +1,52 @@
 //! The server in front of ComfyUI in a SageMaker container.
 //!
 //! ```text
-//! GET  /ping         200 once ComfyUI answers, from a background prober, so never slower than a memory read
-//! POST /invocations  workflow in API format -> image (JPEG where Accept allows it, else PNG)
+//! GET  /ping         200 once ComfyUI answers and is warm, from a background prober, so never slower than a memory read
+//! POST /invocations  workflow in API format -> picture (JPEG where Accept allows it, else as ComfyUI made it)
+//!
+//! cli       options and environment             serve    life of the process: listen, stop within 30 s
+//! app       what requests share, routes         child    ComfyUI's process: restarts, output, end
+//! invoke    a request from arrival to answer    health   probes and the verdict for /ping
+//! request   body and options          (pure)    warmup   the first job of a new ComfyUI
+//! job       run, fetch, run again if gone       record, metrics   a log line and figures for each request
+//! follow    one prompt to its end
+//! comfy     ComfyUI's REST interface            accept     the Accept header                   (pure)
+//! line      its WebSocket, and spare ones       picture    decode, encode, remove texts        (pure)
+//! outputs   which output is the answer (pure)   multipart  several outputs in one body         (pure)
+//! kept      the last outputs          (pure)    reply      outputs as an answer                (pure)
+//! disk      removing what a job left            explain, problem   errors in 2,048 bytes       (pure)
 //! ```
 //!
-//! Every request has a WebSocket and a client id of its own: ComfyUI sends to all sockets in turn, so one that is not
-//! read stops everybody, and an id that is used again after a reconnect goes deaf. The end of a job is also looked for
-//! in the history, because messages that were missed are not sent again.
+//! Every prompt has a WebSocket and ids of its own: ComfyUI sends to all sockets in turn, so one that is not read stops
+//! everybody, and a client id that is used again after a reconnect goes deaf. The end of a job is also looked for in
+//! the history, because messages that were missed are not sent again.
 
 pub mod accept;
+mod app;
 mod child;
 mod cli;
 mod comfy;
+mod disk;
+mod explain;
+mod follow;
+mod health;
+mod health_command;
+mod invoke;
 mod job;
+mod kept;
+mod line;
+mod metrics;
 pub mod multipart;
 mod outputs;
 pub mod picture;
-mod ping;
 mod problem;
+mod record;
+mod reply;
+mod request;
 mod serve;
+mod warmup;
 
-pub use cli::Cli;
+pub use cli::{Cli, Command, DEFAULT_WARMUP, Health, Serve};
+pub use health_command::check;
 pub use problem::Problem;
-pub use serve::{State, router, run};
+pub use serve::run;

@@ -1,30 +1,36 @@
 //! comfy-serve: see the library.
 
-use std::io::IsTerminal;
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use comfy_serve::{Cli, Command};
 
 fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One JSON object a line: CloudWatch Logs Insights reads the fields by itself.
     tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
         .with_max_level(tracing::level_filters::LevelFilter::INFO)
         .with_target(false)
-        // Log groups show escape sequences as they are.
-        .with_ansi(std::io::stdout().is_terminal())
+        .with_current_span(false)
+        .with_span_list(false)
         .init();
-    let cli = comfy_serve::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(cause) => {
-            tracing::error!(%cause, "cannot start");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(comfy_serve::run(cli)) {
+    match start(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             tracing::error!("{cause}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn start(command: Command) -> io::Result<()> {
+    match command {
+        Command::Serve(options) => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(comfy_serve::run(*options))
+        }
+        Command::Health(options) => comfy_serve::check(options.target()),
     }
 }

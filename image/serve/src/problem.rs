@@ -116,15 +116,9 @@ impl IntoResponse for Problem {
             let seconds = HeaderValue::from(wait.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        // For the log line, which is written outside of the handler.
-        response.extensions_mut().insert(Outcome(self.code));
         response
     }
 }
-
-/// How a request ended, in one word.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outcome(pub(crate) &'static str);
 
 #[cfg(test)]
 mod tests {

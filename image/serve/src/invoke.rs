@@ -1,0 +1,209 @@
+//! POST /invocations: from a request to an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::accept::{NotAcceptable, hopeless};
+use crate::app::App;
+use crate::health::Busy;
+use crate::job::{Done, Jobs, Submission};
+use crate::kept::Content;
+use crate::outputs::File;
+use crate::problem::Problem;
+use crate::record::{self, Record};
+use crate::reply::{self, Wish};
+use crate::request::{self, Image, Options};
+
+/// How long the rest of a refused body is read: a caller that is cut off while it sends may never see the answer.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Bodies of more bytes are parsed on a thread of their own, so that /ping is not held up.
+const LARGE: usize = 64 * 1024;
+
+/// Answers a request, whatever happens.
+pub(crate) async fn invoke(app: Arc<App>, request: Request) -> Response {
+    let mut record = Record::new(Arc::clone(&app.metrics));
+    if app.debug_header {
+        tracing::info!("headers:\n{}", record::headers(request.headers()));
+    }
+    let (head, mut body) = request.into_parts();
+    let deadline = app.timeout;
+    let answer = match tokio::time::timeout(deadline, answer(&app, &head.headers, &mut body, &mut record)).await {
+        Ok(answer) => answer,
+        // Dropping the work took the job out of ComfyUI.
+        Err(_) => Err(late(deadline)),
+    };
+    match answer {
+        Ok((headers, content)) => {
+            (record.outcome, record.status) = ("ok", 200);
+            record.response_bytes = content.bytes.len();
+            record.content_type = content.content_type;
+            (headers, content.bytes).into_response()
+        }
+        Err(problem) => {
+            // Large bodies are read to their end before a refusal.
+            let _ = tokio::time::timeout(DRAIN, drain(&mut body, app.max_body)).await;
+            (record.outcome, record.status) = (problem.code, problem.status.as_u16());
+            record.response_bytes = problem.body().len();
+            problem.into_response()
+        }
+    }
+}
+
+fn late(deadline: Duration) -> Problem {
+    let message = format!(
+        "the picture was not ready within {} s, and the job was cancelled; use fewer steps, a smaller picture, or a \
+         faster instance",
+        deadline.as_secs_f64()
+    );
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
+}
+
+/// A place among the jobs under way.
+struct Admission {
+    _place: OwnedSemaphorePermit,
+    _busy: Busy,
+}
+
+fn admit(app: &App) -> Result<Admission, Problem> {
+    let place = Arc::clone(&app.places).try_acquire_owned().map_err(|_| {
+        let message = format!("{} requests wait or run already; try again later", app.max_queue);
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "queue_full", message).retry_after(app.pace.next())
+    })?;
+    Ok(Admission { _place: place, _busy: app.health.job() })
+}
+
+async fn answer(
+    app: &App,
+    headers: &HeaderMap,
+    body: &mut Body,
+    record: &mut Record,
+) -> Result<(HeaderMap, Content), Problem> {
+    let accept = joined(headers);
+    if hopeless(accept.as_deref()) {
+        let why = NotAcceptable::whatever_comes(accept.as_deref().unwrap_or_default());
+        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", why.to_string()));
+    }
+    let wish = Wish { accept, options: Options::parse(headers)?, quality: app.jpeg_quality };
+    let _admission = admit(app)?;
+    let body = read(headers, body, app.max_body).await?;
+    record.request_bytes = body.len();
+    let request = match body.len() > LARGE {
+        true => tokio::task::spawn_blocking(move || request::parse(&body)).await.map_err(|_| crashed("reading"))??,
+        false => request::parse(&body)?,
+    };
+    let (submission, _uploads) = upload(&app.jobs, request.submission, request.images).await?;
+    let seed = request::seed(&submission.workflow);
+    let mut done = app.jobs.run(&submission, wish.options.all).await?;
+    record.prompt_id = Some(done.prompt_id.clone());
+    record.queued = done.queued;
+    let outputs = std::mem::take(&mut done.outputs);
+    let prompt_id = done.prompt_id.clone();
+    // At most one for each core: more would not be faster, and each holds a decoded picture.
+    let turn = Arc::clone(&app.encoders).acquire_owned().await.map_err(|_| crashed("converting"))?;
+    let encoding = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let content = reply::encode(&outputs, &prompt_id, &wish);
+        (content, outputs)
+    });
+    let (content, outputs) = encoding.await.map_err(|_| crashed("converting"))?;
+    let (content, took) = (content?, record.elapsed());
+    app.pace.note(took.saturating_sub(done.queued.unwrap_or_default()));
+    let done = Done { outputs, ..done };
+    Ok((reply::headers(&done, seed.as_deref(), &content.content_type, took), content))
+}
+
+fn crashed(doing: &str) -> Problem {
+    Problem::internal("crashed", format!("{doing} crashed; this is a defect of comfy-serve"))
+}
+
+/// The Accept header; several lines mean the same as one with commas.
+fn joined(headers: &HeaderMap) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
+async fn read(headers: &HeaderMap, body: &mut Body, most: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let message = format!("the request is larger than {} MB; send smaller pictures", most / 1_000_000);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    };
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if said.is_some_and(|said| said > most) {
+        return Err(too_large());
+    }
+    let mut read = BytesMut::with_capacity(said.unwrap_or(0));
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|cause| Problem::bad_request("unreadable", format!("the body cannot be read: {cause}")))?;
+        if let Ok(data) = frame.into_data() {
+            if read.len() + data.len() > most {
+                return Err(too_large());
+            }
+            read.extend_from_slice(&data);
+        }
+    }
+    Ok(read.freeze())
+}
+
+async fn drain(body: &mut Body, most: usize) {
+    let mut left = most.saturating_mul(4);
+    while let Some(Ok(frame)) = body.frame().await {
+        let read = frame.data_ref().map_or(0, Bytes::len);
+        left = left.saturating_sub(read);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// Pictures that came with a request; removed when this is dropped.
+struct Uploads {
+    jobs: Jobs,
+    files: Vec<File>,
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        let (jobs, files) = (self.jobs.clone(), std::mem::take(&mut self.files));
+        if !files.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
+            self.jobs.chores.spawn(async move { jobs.directories.remove(files).await });
+        }
+    }
+}
+
+/// Gives ComfyUI the pictures of a request, each under a name that no other request uses.
+async fn upload(jobs: &Jobs, submission: Submission, images: Vec<Image>) -> Result<(Submission, Uploads), Problem> {
+    let mut uploads = Uploads { jobs: jobs.clone(), files: Vec::new() };
+    if images.is_empty() {
+        return Ok((submission, uploads));
+    }
+    let mut workflow = submission.workflow.into_value();
+    let request = uuid::Uuid::new_v4().simple().to_string();
+    for image in images {
+        let stored = format!("{request}-{}", image.name);
+        if request::rename(&mut workflow, &image.name, &stored) == 0 {
+            let message = format!("no node names the picture {}; put its name into a LoadImage node", image.name);
+            return Err(Problem::bad_request("unused_image", message));
+        }
+        uploads.files.push(File { filename: stored.clone(), subfolder: String::new(), kind: "input".into() });
+        let answer = jobs.comfy.upload(&stored, &image.bytes).await.map_err(|cause| {
+            tracing::warn!("{cause}");
+            Problem::not_ready("ComfyUI does not take pictures; try again in a few seconds")
+        })?;
+        if !answer.status.is_success() {
+            let message = format!("ComfyUI answered {} to the picture {}", answer.status, image.name);
+            return Err(Problem::internal("comfyui_error", message));
+        }
+    }
+    let workflow = comfy_workflow::Workflow::from_value(workflow)
+        .map_err(|why| Problem::bad_request("invalid_workflow", why.to_string()))?;
+    Ok((Submission { workflow, ..submission }, uploads))
+}
