@@ -34,7 +34,7 @@ async fn every_request_is_answered_in_time_and_the_server_works_after() {
         let stand_in = comfyui.stand_in().expect("a stand-in");
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(100 + dice.below(300))).await;
-            match dice.below(5) {
+            match dice.below(8) {
                 0 => {
                     comfyui.freeze();
                     tokio::time::sleep(Duration::from_millis(dice.below(800))).await;
@@ -58,11 +58,12 @@ async fn every_request_is_answered_in_time_and_the_server_works_after() {
                     let rgb = [(worker * 30) as u8, (round * 4) as u8, dice.below(250) as u8];
                     let workflow = match dice.below(3) {
                         0 => flat(number(rgb)),
-                        1 => slow(number(rgb), 0.05),
-                        _ => slow(number(rgb), 0.3),
+                        1 => slow(number(rgb), 0.02),
+                        _ => slow(number(rgb), 0.1),
                     };
                     if dice.below(10) == 0 {
-                        abandon(server, &slow(number(rgb), 30.0), Duration::from_millis(dice.below(200) + 1)).await;
+                        // While ComfyUI is down it may be answered before.
+                        let _ = abandon(server, &slow(number(rgb), 30.0), Duration::from_millis(dice.below(200) + 1)).await;
                         *outcomes.entry("abandoned".into()).or_default() += 1;
                         continue;
                     }

@@ -150,7 +150,7 @@ async fn rule_06_the_picture_is_chosen_by_rule() {
         assert_eq!(color(&answer.picture()), RED, "saved before preview, then the first in the workflow");
         assert_eq!(answer.attribute("node"), Some("10"));
         if let Some(stand_in) = comfyui.stand_in() {
-            seen.insert(comfyui_stand_in::set_order(["20", "10", "9"].iter(), seed).join(","));
+            seen.insert(comfyui_stand_in::set_order(seed, ["20", "10", "9"]).join(","));
             assert_eq!(stand_in.counts().prompts, 1);
         }
     }
@@ -270,14 +270,14 @@ async fn rule_11_who_goes_away_takes_his_job_along_and_no_other() {
     // Somebody else's job runs, ours waits behind it.
     let (status, _) = comfyui.post("/prompt", &json!({"prompt": slow(1, 2.0), "prompt_id": "theirs"})).await;
     assert_eq!(status, 200);
-    abandon(&server, &slow(2, 60.0), Duration::from_millis(500)).await;
+    assert!(abandon(&server, &slow(2, 60.0), Duration::from_millis(500)).await);
     assert!(soon(async || comfyui.remaining().await == 1).await, "the waiting job stayed");
     // Theirs ends well.
     assert!(soon(async || comfyui.remaining().await == 0).await);
     let theirs = crate::harness::get(&format!("{}/history/theirs", comfyui.url())).await.expect("an answer");
     assert_eq!(theirs["theirs"]["status"]["status_str"], "success");
     // Ours that runs is interrupted.
-    abandon(&server, &slow(3, 60.0), Duration::from_millis(500)).await;
+    assert!(abandon(&server, &slow(3, 60.0), Duration::from_millis(500)).await);
     assert!(soon(async || comfyui.remaining().await == 0).await, "the running job stayed");
     assert!(soon(async || comfyui.history().await == 1).await, "an entry stayed besides theirs");
     let requests = server.requests();
