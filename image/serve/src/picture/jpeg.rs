@@ -9,7 +9,7 @@
 mod huffman;
 mod transform;
 
-use huffman::{Code, Symbols};
+use huffman::Code;
 
 use super::{PictureError, Pixels};
 

@@ -236,7 +236,7 @@ mod tests {
         }
         let code = Code::best(&counts);
         assert_eq!(code.values.len(), 40);
-        assert!(code.lengths[15] > 0 && code.lengths[0] == 1);
+        assert!(code.lengths[15] > 0 && code.lengths[..2] != [0, 0]);
     }
 
     #[test]

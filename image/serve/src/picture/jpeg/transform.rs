@@ -2,6 +2,8 @@
 //!
 //! Plain loops over arrays that the compiler makes vectors of; built twice, for any processor and for those with AVX2.
 
+use std::ops::{Add, Mul, Sub};
+
 use super::ZIGZAG;
 use super::huffman::Symbols;
 
@@ -119,6 +121,9 @@ impl Band {
     }
 }
 
+/// From here on an `f32` has no fraction.
+const WHOLE: f32 = 8_388_608.0;
+
 /// Divides by the steps of a table.
 struct Quantizer {
     /// By column, as the transform leaves its coefficients: half of eight steps, and one over eight steps.
@@ -143,9 +148,10 @@ impl Quantizer {
             for (column, out) in out.iter_mut().enumerate() {
                 let value = coefficients[row][column];
                 let size = (value.abs() as f32 + self.half[row][column]) * self.inverse[row][column];
-                // In range: the transform's results have at most 15 bits.
-                let size = size as i32;
-                *out = (if value < 0 { -size } else { size }) as i16;
+                // Rounds down, and leaves the number in the low bits: a conversion would check its range each time.
+                let size = ((size - 0.5 + WHOLE).to_bits() & 0xFFFF) as i32;
+                let sign = value >> 31;
+                *out = ((size ^ sign) - sign) as i16;
             }
         }
         let mut nonzero = [(0u8, 0i16); 64];
@@ -176,52 +182,84 @@ const TRANSPOSED: [usize; 64] = {
 /// The cosine transform, eight times too large and by column, in whole numbers (Loeffler, Ligtenberg and Moschytz, 1989).
 #[inline(always)]
 fn transform(block: Block) -> Block {
-    // Two bits more are kept between the passes.
-    let columns = pass::<false>(block);
+    let columns = pass::<false>(block.map(Lanes));
     let mut turned = [[0; 8]; 8];
     for (y, row) in turned.iter_mut().enumerate() {
         for (x, out) in row.iter_mut().enumerate() {
-            *out = columns[x][y];
+            *out = columns[x].0[y];
         }
     }
-    pass::<true>(turned)
+    pass::<true>(turned.map(Lanes)).map(|lanes| lanes.0)
 }
 
 /// Eight transforms of eight values side by side.
 #[inline(always)]
-fn pass<const LAST: bool>(rows: Block) -> Block {
-    // Cosines in 8192ths.
-    const BITS: u32 = 13;
-    let mut out = [[0; 8]; 8];
-    for lane in 0..8 {
-        let at = |row: usize| rows[row][lane];
-        let whole = |value: i32| if LAST { (value + 2) >> 2 } else { value << 2 };
-        let shift = if LAST { BITS + 2 } else { BITS - 2 };
-        let cut = |value: i32| (value + (1 << (shift - 1))) >> shift;
+fn pass<const LAST: bool>(rows: [Lanes; 8]) -> [Lanes; 8] {
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+    // Cosines are in 8192ths; two bits more are kept between the passes.
+    let cut = |value: Lanes| if LAST { value.rounded::<15>() } else { value.rounded::<11>() };
+    let whole = |value: Lanes| if LAST { value.rounded::<2>() } else { value * 4 };
 
-        let (sum0, sum1, sum2, sum3) = (at(0) + at(7), at(1) + at(6), at(2) + at(5), at(3) + at(4));
-        let (difference0, difference1) = (at(0) - at(7), at(1) - at(6));
-        let (difference2, difference3) = (at(2) - at(5), at(3) - at(4));
+    let (sum0, sum1, sum2, sum3) = (r0 + r7, r1 + r6, r2 + r5, r3 + r4);
+    let (difference0, difference1, difference2, difference3) = (r0 - r7, r1 - r6, r2 - r5, r3 - r4);
 
-        // Even: a butterfly, and a turn by 6/16 of pi.
-        let (outer, inner) = (sum0 + sum3, sum1 + sum2);
-        let (outer_odd, inner_odd) = (sum0 - sum3, sum1 - sum2);
-        out[0][lane] = whole(outer + inner);
-        out[4][lane] = whole(outer - inner);
-        let turn = (outer_odd + inner_odd) * 4_433;
-        out[2][lane] = cut(turn + outer_odd * 6_270);
-        out[6][lane] = cut(turn - inner_odd * 15_137);
+    // Even: a butterfly, and a turn by 6/16 of pi.
+    let (outer, inner) = (sum0 + sum3, sum1 + sum2);
+    let (outer_odd, inner_odd) = (sum0 - sum3, sum1 - sum2);
+    let turn = (outer_odd + inner_odd) * 4_433;
 
-        // Odd: twelve products.
-        let (a, b) = (difference3 + difference0, difference2 + difference1);
-        let (c, d) = (difference3 + difference1, difference2 + difference0);
-        let common = (c + d) * 9_633;
-        let (a, b) = (a * -7_373, b * -20_995);
-        let (c, d) = (c * -16_069 + common, d * -3_196 + common);
-        out[7][lane] = cut(difference3 * 2_446 + a + c);
-        out[5][lane] = cut(difference2 * 16_819 + b + d);
-        out[3][lane] = cut(difference1 * 25_172 + b + c);
-        out[1][lane] = cut(difference0 * 12_299 + a + d);
+    // Odd: twelve products.
+    let (a, b) = ((difference3 + difference0) * -7_373, (difference2 + difference1) * -20_995);
+    let (c, d) = (difference3 + difference1, difference2 + difference0);
+    let common = (c + d) * 9_633;
+    let (c, d) = (c * -16_069 + common, d * -3_196 + common);
+    [
+        whole(outer + inner),
+        cut(difference0 * 12_299 + a + d),
+        cut(turn + outer_odd * 6_270),
+        cut(difference1 * 25_172 + b + c),
+        whole(outer - inner),
+        cut(difference2 * 16_819 + b + d),
+        cut(turn - inner_odd * 15_137),
+        cut(difference3 * 2_446 + a + c),
+    ]
+}
+
+/// Eight numbers that the compiler keeps in one or two registers.
+#[derive(Clone, Copy)]
+struct Lanes([i32; 8]);
+
+impl Lanes {
+    /// Divided by a power of two, halves up.
+    #[inline(always)]
+    fn rounded<const BITS: u32>(self) -> Lanes {
+        Lanes(self.0.map(|lane| (lane + (1 << (BITS - 1))) >> BITS))
     }
-    out
+}
+
+impl Add for Lanes {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn add(self, other: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
+    }
+}
+
+impl Sub for Lanes {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn sub(self, other: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|lane| self.0[lane] - other.0[lane]))
+    }
+}
+
+impl Mul<i32> for Lanes {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn mul(self, factor: i32) -> Lanes {
+        Lanes(self.0.map(|lane| lane * factor))
+    }
 }
