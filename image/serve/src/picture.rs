@@ -127,7 +127,7 @@ pub fn convert(png: &[u8], to: Format, options: Options) -> Result<Vec<u8>, Pict
     }
     let pixels = decode::png(png, options.memory)?;
     match to {
-        Format::Jpeg => jpeg::encode(pixels.on_white(), options.quality),
+        Format::Jpeg => jpeg::encode(&pixels.on_white(), options.quality),
         Format::Webp => webp::encode(&pixels, options.quality),
     }
 }
