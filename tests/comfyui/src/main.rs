@@ -9,6 +9,16 @@ fn say(text: &str) {
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
+/// Whether SIGINT was ignored when this process began, as shells have it for what they start with `&`: Python leaves it
+/// so, and nothing but another signal ends ComfyUI then.
+fn interrupt_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // Bit 0 is signal 1; SIGINT is 2.
+    mask & 2 != 0
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let seed = std::env::var("PYTHONHASHSEED").ok();
@@ -32,7 +42,10 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         // Set up before the server listens: whoever connects may send a signal.
-        let interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+        let interrupt = match interrupt_is_ignored() {
+            true => Ok(None),
+            false => tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map(Some),
+        };
         let mut interrupt = match interrupt {
             Ok(interrupt) => interrupt,
             Err(error) => {
@@ -40,6 +53,13 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+        let interrupted = async {
+            match &mut interrupt {
+                Some(interrupt) => interrupt.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(interrupted);
         let listen = options.listen.first().cloned().unwrap_or_default();
         let stand_in = match StandIn::start(options) {
             Ok(stand_in) => stand_in,
@@ -52,7 +72,7 @@ fn main() -> ExitCode {
         say(&format!("To see the GUI go to: http://{listen}:{}", stand_in.port()));
         loop {
             tokio::select! {
-                _ = interrupt.recv() => {
+                _ = &mut interrupted => {
                     say("\nStopped server");
                     stand_in.stop();
                     return ExitCode::SUCCESS;

@@ -171,7 +171,8 @@ fn animation(pictures: &[Picture], fps: f64) -> Result<Vec<u8>, image::ImageErro
         // Behind "RIFF", the size and "WEBP": the one chunk with the pixels.
         let pixels = still.get(12..).unwrap_or_default();
         let mut frame = [three(0), three(0), three(picture.width - 1), three(picture.height - 1), three(time)].concat();
-        frame.push(0);
+        // Not blended with the frame before: that would round.
+        frame.push(2);
         frame.extend_from_slice(pixels);
         body.extend_from_slice(b"ANMF");
         body.extend_from_slice(&(frame.len() as u32).to_le_bytes());
