@@ -1,7 +1,7 @@
 //! What the requests share, the routes, and the watch over ComfyUI.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;

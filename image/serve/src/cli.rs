@@ -165,7 +165,7 @@ impl Serve {
         // The arguments come last and may say something else.
         let said = |flag| value_of(&command, flag).map(PathBuf::from);
         let (output, dir) = (said("--output-directory").unwrap_or(output), said("--temp-directory").unwrap_or(dir));
-        let owns_output = output == PathBuf::from(OUTPUT_DIR);
+        let owns_output = output.as_os_str() == OUTPUT_DIR;
         let input = Some(said("--input-directory").unwrap_or_else(|| INPUT_DIR.into()));
         let directories = Directories { output: Some(output), temp: Some(temp(dir)), input };
         Comfyui { command: Some(command), directories, owns_output }

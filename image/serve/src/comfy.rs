@@ -120,7 +120,9 @@ impl Comfy {
 
     /// Whether it answers; HEAD /prompt is the cheapest question.
     pub(crate) async fn alive(&self, limit: Duration) -> bool {
-        self.call(Method::HEAD, "/prompt", None, Bytes::new(), limit).await.is_ok_and(|answer| answer.status.is_success())
+        self.call(Method::HEAD, "/prompt", None, Bytes::new(), limit)
+            .await
+            .is_ok_and(|answer| answer.status.is_success())
     }
 
     /// The URL of the socket on which a client's messages come.

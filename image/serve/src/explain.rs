@@ -30,7 +30,8 @@ pub(crate) fn refused(answer: &Answer) -> Problem {
     match answer.status {
         StatusCode::BAD_REQUEST => {}
         StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = "the workflow is larger than ComfyUI takes; send a smaller one, or raise ComfyUI's --max-upload-size";
+            let message =
+                "the workflow is larger than ComfyUI takes; send a smaller one, or raise ComfyUI's --max-upload-size";
             return Problem::new(answer.status, "too_large", message);
         }
         status => return Problem::internal("comfyui_error", format!("ComfyUI answered {status} to the workflow")),
@@ -60,7 +61,9 @@ pub(crate) fn refused(answer: &Answer) -> Problem {
     } else {
         match (text(&error, "type"), text(&error, "details")) {
             // The only refusal without any reason.
-            ("prompt_outputs_failed_validation", "") => message.push_str(": ComfyUI names no node; look for a cycle of links"),
+            ("prompt_outputs_failed_validation", "") => {
+                message.push_str(": ComfyUI names no node; look for a cycle of links")
+            }
             ("prompt_no_outputs", _) => message.push_str(": add a node that saves, like SaveImage"),
             (_, "") => {}
             (_, details) => message.push_str(&format!(": {}", details.chars().take(160).collect::<String>())),

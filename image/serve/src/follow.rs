@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::comfy::{Answer, Comfy, Look, Unreachable};
 use crate::explain;
@@ -25,6 +25,8 @@ const LOOK_AT_QUEUE: Duration = Duration::from_secs(3);
 /// How long the history entry may take after the message of the end. 784 ms were measured between the message of
 /// success and the entry after a start of ComfyUI.
 const ENTRY_LIMIT: Duration = Duration::from_secs(5);
+/// How long the answer to the submission of a job that has ended is waited for; it may be lost.
+const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 /// Failed looks in a row, with nobody listening, after which ComfyUI counts as gone.
 const ABSENCES: u32 = 3;
 /// How long a cancelled job is pursued: until the model that it loads is loaded, or a frozen ComfyUI thaws.
@@ -175,6 +177,12 @@ impl Follower<'_> {
                 }
                 event = next(&mut self.line, &self.prompt_id) => match event {
                     Some(event) => if self.take(event) {
+                        // A short job can end before the answer is here, which tells of nodes that were left out.
+                        if pending
+                            && let Ok(Ok(answer)) = timeout(ANSWER_LIMIT, &mut submission).await
+                        {
+                            self.accepted(&answer);
+                        }
                         return self.end().await;
                     },
                     None => {

@@ -126,7 +126,8 @@ impl Jobs {
         let mut outputs = Vec::with_capacity(again.len());
         for found in &again {
             let before = wanted.iter().zip(&fetched).filter(|(_, output)| output.is_some());
-            let same = before.into_iter().find_map(|(other, output)| (other == found).then(|| output.clone()).flatten());
+            let same =
+                before.into_iter().find_map(|(other, output)| (other == found).then(|| output.clone()).flatten());
             let output = match same {
                 Some(output) => Some(output),
                 None => self.fetch(found, &run.report, &fingerprint).await?,

@@ -99,7 +99,10 @@ impl Line {
 }
 
 /// Reads until the other side or the user of the line is gone.
-async fn read(mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>, events: UnboundedSender<(Option<String>, Event)>) {
+async fn read(
+    mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    events: UnboundedSender<(Option<String>, Event)>,
+) {
     loop {
         let message = tokio::select! {
             message = socket.next() => message,
@@ -107,7 +110,9 @@ async fn read(mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>, events: Un
         };
         let event = match message {
             Some(Ok(Message::Text(text))) => parse(&text),
-            Some(Ok(Message::Binary(frame))) => picture(&frame).map(|(kind, bytes)| (None, Event::Picture(kind, bytes))),
+            Some(Ok(Message::Binary(frame))) => {
+                picture(&frame).map(|(kind, bytes)| (None, Event::Picture(kind, bytes)))
+            }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return,
             Some(Ok(_)) => None,
         };

@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn long_ones_are_cut_and_still_json() {
-        for text in ["x".repeat(5000), "\"\\\n".repeat(2000), "\u{1}".repeat(5000), "é\u{1}".repeat(2000), "🐈".repeat(3000)]
+        for text in
+            ["x".repeat(5000), "\"\\\n".repeat(2000), "\u{1}".repeat(5000), "é\u{1}".repeat(2000), "🐈".repeat(3000)]
         {
             for message in ["short".to_owned(), text.clone()] {
                 let problem = Problem::bad_request("c", message).node(&text, &text);

@@ -32,7 +32,8 @@ pub(crate) fn encode(outputs: &[Output], prompt_id: &str, wish: &Wish) -> Result
     }
     let contents = outputs.iter().map(|output| one(&output.content, wish)).collect::<Result<Vec<_>, _>>()?;
     let heads: Vec<[(&str, &str); 1]> = outputs.iter().map(|output| [("X-Comfy-Node", output.node.as_str())]).collect();
-    let names: Vec<Option<String>> = outputs.iter().zip(&contents).map(|(output, content)| name(output, content)).collect();
+    let names: Vec<Option<String>> =
+        outputs.iter().zip(&contents).map(|(output, content)| name(output, content)).collect();
     let parts: Vec<Part<'_>> = contents
         .iter()
         .zip(&heads)
@@ -44,8 +45,9 @@ pub(crate) fn encode(outputs: &[Output], prompt_id: &str, wish: &Wish) -> Result
             body: &content.bytes,
         })
         .collect();
-    let whole = multipart::mixed(&parts, prompt_id)
-        .map_err(|cause| Problem::internal("multipart_failed", format!("the outputs cannot be put together: {cause}")))?;
+    let whole = multipart::mixed(&parts, prompt_id).map_err(|cause| {
+        Problem::internal("multipart_failed", format!("the outputs cannot be put together: {cause}"))
+    })?;
     Ok(Content { content_type: whole.content_type, bytes: whole.body.into() })
 }
 

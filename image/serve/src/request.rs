@@ -58,15 +58,16 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, Problem> {
             let images = images(envelope.remove("images"))?;
             let extra: Map<String, Value> = PASSED_ON
                 .iter()
-                .filter_map(|key| envelope.remove(*key).filter(|value| !value.is_null()).map(|value| ((*key).into(), value)))
+                .filter_map(|key| {
+                    envelope.remove(*key).filter(|value| !value.is_null()).map(|value| ((*key).into(), value))
+                })
                 .collect();
             let workflow = workflow(envelope.remove("prompt").unwrap_or_default())?;
             Ok(Request { submission: Submission { workflow, extra }, images })
         }
-        value => Ok(Request {
-            submission: Submission { workflow: workflow(value)?, extra: Map::new() },
-            images: Vec::new(),
-        }),
+        value => {
+            Ok(Request { submission: Submission { workflow: workflow(value)?, extra: Map::new() }, images: Vec::new() })
+        }
     }
 }
 
@@ -98,7 +99,8 @@ fn images(value: Option<Value>) -> Result<Vec<Image>, Problem> {
         }
         let data = text("data").ok_or_else(|| wrong(at, "has no data"))?;
         // As browsers make it: data:image/png;base64,...
-        let data = data.strip_prefix("data:").and_then(|data| data.split_once("base64,")).map_or(data, |(_, data)| data);
+        let data =
+            data.strip_prefix("data:").and_then(|data| data.split_once("base64,")).map_or(data, |(_, data)| data);
         let bytes = BASE64.decode(data.trim()).map_err(|cause| wrong(at, &format!("is not base64: {cause}")))?;
         if bytes.is_empty() {
             return Err(wrong(at, "is empty"));

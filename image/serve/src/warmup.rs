@@ -26,9 +26,8 @@ impl Warmup {
     /// # Errors
     /// A file that was named is missing, or one that is there is not a workflow.
     pub(crate) fn load(path: PathBuf) -> Result<Option<Self>, String> {
-        let wrong = |why: String| {
-            format!("the warm-up workflow {}: {why}; correct it, or set WARMUP=off", path.display())
-        };
+        let wrong =
+            |why: String| format!("the warm-up workflow {}: {why}; correct it, or set WARMUP=off", path.display());
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(cause) if cause.kind() == ErrorKind::NotFound && path == Path::new(DEFAULT_WARMUP) => return Ok(None),

@@ -33,7 +33,8 @@ fn seeds_stay_exact() {
     let request = parse(body.as_bytes()).expect("a workflow");
     assert_eq!(seed(&request.submission.workflow).as_deref(), Some("18446744073709551615"));
     assert_eq!(request.submission.workflow.into_value().to_string(), body);
-    let seed_of = |inputs: Value| seed(&Workflow::from_value(json!({"1": {"class_type": "K", "inputs": inputs}})).expect("one"));
+    let seed_of =
+        |inputs: Value| seed(&Workflow::from_value(json!({"1": {"class_type": "K", "inputs": inputs}})).expect("one"));
     assert_eq!(seed_of(json!({"noise_seed": 7})).as_deref(), Some("7"));
     assert_eq!(seed_of(json!({"seed": ["2", 0]})), None);
     assert_eq!(seed_of(json!({})), None);
@@ -101,7 +102,10 @@ fn pictures_are_renamed_where_they_are_named() {
     });
     assert_eq!(rename(&mut workflow, "in.png", "new.png"), 2);
     assert_eq!(workflow["1"]["inputs"], json!({"image": "new.png", "other": ["in.png", 0]}));
-    assert_eq!(workflow["2"], json!({"class_type": "LoadImageMask", "inputs": {"image": "new.png"}, "_meta": {"title": "in.png"}}));
+    assert_eq!(
+        workflow["2"],
+        json!({"class_type": "LoadImageMask", "inputs": {"image": "new.png"}, "_meta": {"title": "in.png"}})
+    );
     assert_eq!(workflow["3"]["inputs"]["text"], "see in.png");
     assert_eq!(rename(&mut workflow, "absent.png", "x"), 0);
 }

@@ -63,7 +63,8 @@ async fn every_request_is_answered_in_time_and_the_server_works_after() {
                     };
                     if dice.below(10) == 0 {
                         // While ComfyUI is down it may be answered before.
-                        let _ = abandon(server, &slow(number(rgb), 30.0), Duration::from_millis(dice.below(200) + 1)).await;
+                        let _ =
+                            abandon(server, &slow(number(rgb), 30.0), Duration::from_millis(dice.below(200) + 1)).await;
                         *outcomes.entry("abandoned".into()).or_default() += 1;
                         continue;
                     }

@@ -59,7 +59,14 @@ async fn the_quality_is_an_option_of_server_and_caller() {
         if quality == "20" {
             assert_eq!(same.body, answer.body);
         } else {
-            assert_eq!(same.body.len(), server.post(&[("accept", "image/jpeg"), ("x-comfy-quality", "20")], workflow.to_string()).await.body.len());
+            assert_eq!(
+                same.body.len(),
+                server
+                    .post(&[("accept", "image/jpeg"), ("x-comfy-quality", "20")], workflow.to_string())
+                    .await
+                    .body
+                    .len()
+            );
         }
     }
     assert!(sizes.is_sorted() && sizes[0] < sizes[3] / 4, "{sizes:?}");
@@ -88,7 +95,8 @@ async fn attributes_tell_about_the_job() {
 async fn an_envelope_as_the_page_sends_it() {
     let comfyui = Comfyui::start().await;
     let server = Server::ready(&comfyui, &[]).await;
-    let envelope = json!({"client_id": "page", "prompt": flat(number(RED)), "extra_data": {"extra_pnginfo": {"workflow": {}}}});
+    let envelope =
+        json!({"client_id": "page", "prompt": flat(number(RED)), "extra_data": {"extra_pnginfo": {"workflow": {}}}});
     let answer = server.invoke(None, &envelope).await;
     assert_eq!(color(&answer.picture()), RED);
 }
@@ -137,7 +145,8 @@ async fn all_outputs_as_multipart() {
     for _ in 0..2 {
         let answer = server.post(&headers, workflow.to_string()).await;
         assert_eq!(answer.status, 200);
-        let boundary = answer.content_type().strip_prefix("multipart/mixed; boundary=").expect("multipart").trim_matches('"');
+        let boundary =
+            answer.content_type().strip_prefix("multipart/mixed; boundary=").expect("multipart").trim_matches('"');
         let starts = answer.body.windows(4).filter(|window| window == b"\x89PNG").count();
         let delimiters = answer.body.windows(boundary.len()).filter(|window| *window == boundary.as_bytes()).count();
         assert_eq!((starts, delimiters, answer.attribute("outputs")), (3, 4, Some("3")));
@@ -273,7 +282,9 @@ async fn headers_are_shown_for_debugging_without_credentials() {
 async fn nothing_of_the_prompt_is_logged() {
     let comfyui = Comfyui::start().await;
     let server = Server::ready(&comfyui, &[]).await;
-    let secret = |workflow: Value| serde_json::from_str::<Value>(&workflow.to_string().replace("ComfyUI", "mySecret")).expect("JSON");
+    let secret = |workflow: Value| {
+        serde_json::from_str::<Value>(&workflow.to_string().replace("ComfyUI", "mySecret")).expect("JSON")
+    };
     let mut failing = secret(flat(1));
     failing["1"]["class_type"] = json!("mySecretClass");
     assert_eq!(server.invoke(None, &failing).await.status, 400);
@@ -289,7 +300,8 @@ async fn metrics_have_a_loopback_port_of_their_own() {
     let server = Server::ready(&comfyui, &["--metrics-port", "0"]).await;
     assert_eq!(server.invoke(None, &flat(1)).await.status, 200);
     let lines = server.lines().join("\n");
-    let url = lines.split_once("metrics on ").and_then(|(_, rest)| rest.split('"').next()).expect("a line with the port");
+    let url =
+        lines.split_once("metrics on ").and_then(|(_, rest)| rest.split('"').next()).expect("a line with the port");
     assert!(url.starts_with("http://127.0.0.1:"));
     let text = send(Method::GET, url, &[], "").await;
     let text = String::from_utf8_lossy(&text.body).into_owned();

@@ -33,7 +33,9 @@ fn unread_bytes(pid: u32, port: u16) -> Vec<u64> {
     let sockets: BTreeSet<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("it runs")
         .flatten()
-        .filter_map(|entry| std::fs::read_link(entry.path()).ok()?.to_str()?.strip_prefix("socket:[").map(str::to_owned))
+        .filter_map(|entry| {
+            std::fs::read_link(entry.path()).ok()?.to_str()?.strip_prefix("socket:[").map(str::to_owned)
+        })
         .map(|inode| inode.trim_end_matches(']').to_owned())
         .collect();
     let table = std::fs::read_to_string("/proc/net/tcp").expect("readable");
@@ -118,7 +120,8 @@ async fn rule_05_the_status_decides_and_not_the_outputs() {
     // One output is saved, the other branch raises; which comes first is not fixed.
     for number in 0..4 {
         let mut workflow = flat(number);
-        workflow["2"] = json!({"class_type": "TestFail", "inputs": {"image": ["1", 0], "message": "boom", "seed": number}});
+        workflow["2"] =
+            json!({"class_type": "TestFail", "inputs": {"image": ["1", 0], "message": "boom", "seed": number}});
         workflow["3"] = json!({"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}});
         let answer = server.invoke(Some("*/*"), &workflow).await;
         assert_eq!(answer.failure(), (422, "execution_failed".into()));
@@ -195,7 +198,11 @@ async fn rule_08_a_refusal_is_passed_on_without_traceback() {
     };
     for (workflow, node, says) in [
         (broken("1", "inputs/width", json!(-5)), Some("1"), "Value -5 smaller than min"),
-        (broken("1", "inputs", json!({"width": 8, "height": 8, "batch_size": 1})), Some("1"), "Required input is missing"),
+        (
+            broken("1", "inputs", json!({"width": 8, "height": 8, "batch_size": 1})),
+            Some("1"),
+            "Required input is missing",
+        ),
         (broken("9", "inputs/images", json!(["77", 0])), Some("9"), "77"),
         (broken("1", "class_type", json!("NoSuchNode")), None, "NoSuchNode"),
         (json!({"1": flat(1)["1"]}), None, "SaveImage"),
