@@ -203,13 +203,13 @@ mod tests {
     fn python_reads_the_same() {
         let all = (0..=255).collect::<Vec<u8>>();
         let bodies = [&all[..], b"\r\n--part-\r\n", b"", b"\n\r\n\r"];
-        let parts = bodies.map(|body| Part { filename: Some("ä.png"), ..part(body) });
+        let parts = bodies.map(|body| Part { filename: Some("a b.png"), ..part(body) });
         let multipart = mixed(&parts, "python").expect("builds");
         let script = "import sys, email\n\
-            m = email.message_from_binary_file(sys.stdin.buffer)\n\
+            m = email.message_from_bytes(sys.stdin.buffer.read())\n\
             assert m.is_multipart() and not m.defects, m.defects\n\
             for p in m.get_payload():\n    \
-                assert p.get_content_type() == 'image/png' and p.get_filename() == 'ä.png', p.items()\n    \
+                assert p.get_content_type() == 'image/png' and p.get_filename() == 'a b.png', p.items()\n    \
                 print(p.get_payload(decode=True).hex())\n";
         let mut python = Command::new("python3")
             .args(["-X", "utf8", "-c", script])
