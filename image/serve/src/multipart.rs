@@ -119,3 +119,120 @@ fn disposition(filename: &str) -> String {
     }
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(body: &[u8]) -> Part<'_> {
+        Part { content_type: "image/png", filename: None, headers: &[], body }
+    }
+
+    /// Bodies and heads of the parts, found by nothing but the delimiters.
+    fn split(multipart: &Multipart) -> Vec<(String, Vec<u8>)> {
+        let boundary = multipart.content_type.strip_prefix("multipart/mixed; boundary=").expect("a boundary");
+        let delimiter = format!("\r\n--{boundary}");
+        // The first delimiter has no line break in front.
+        let all = [b"\r\n", &multipart.body[..]].concat();
+        let starts = memmem::find_iter(&all, &delimiter).collect::<Vec<_>>();
+        assert_eq!(all[*starts.last().expect("an end")..], *format!("{delimiter}--\r\n").as_bytes());
+        let parts = starts.windows(2).map(|pair| {
+            let part = all[pair[0] + delimiter.len()..pair[1]].strip_prefix(b"\r\n").expect("a line break");
+            let end = memmem::find(part, b"\r\n\r\n").expect("the end of the head");
+            (String::from_utf8(part[..end].to_vec()).expect("text"), part[end + 4..].to_vec())
+        });
+        parts.collect()
+    }
+
+    #[test]
+    fn parts_with_all_headers() {
+        let headers = [("X-Comfy-Node", "9"), ("X-Comfy-Type", "output")];
+        let parts = [
+            Part {
+                content_type: "image/png",
+                filename: Some("a_00001_.png"),
+                headers: &headers,
+                body: b"\r\npixels\r\n",
+            },
+            Part { content_type: "text/plain; charset=utf-8", filename: None, headers: &[], body: b"" },
+        ];
+        let body = mixed(&parts, "0a-1b").expect("builds");
+        assert_eq!(body.content_type, "multipart/mixed; boundary=part-0a1b");
+        let expected = "--part-0a1b\r\nContent-Type: image/png\r\n\
+            Content-Disposition: attachment; filename=\"a_00001_.png\"\r\nX-Comfy-Node: 9\r\nX-Comfy-Type: output\r\n\r\n\
+            \r\npixels\r\n\r\n--part-0a1b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\r\n--part-0a1b--\r\n";
+        assert_eq!(String::from_utf8(body.body).expect("text"), expected);
+    }
+
+    #[test]
+    fn a_boundary_that_occurs_is_not_used() {
+        let parts = [part(b"x--part-seed"), part(b"--part-seed-1--"), part(b"--part-see")];
+        let body = mixed(&parts, "seed").expect("builds");
+        assert_eq!(body.content_type, "multipart/mixed; boundary=part-seed-2");
+        assert_eq!(split(&body).len(), 3);
+        let long = mixed(&parts[..1], &"ä\"\r\n0".repeat(100)).expect("builds");
+        assert_eq!(long.content_type, format!("multipart/mixed; boundary=part-{}", "0".repeat(40)));
+    }
+
+    #[test]
+    fn names_of_any_characters() {
+        assert_eq!(disposition("a b.png"), "attachment; filename=\"a b.png\"");
+        assert_eq!(
+            disposition("a\"\r\nB: é.png"),
+            "attachment; filename=\"a___B: _.png\"; filename*=UTF-8''a%22%0D%0AB%3A%20%C3%A9.png"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_body() {
+        assert_eq!(mixed(&[], "x"), Err(MultipartError::NoParts));
+        let with = |headers: &[(&str, &str)]| mixed(&[Part { headers, ..part(b"") }], "x").map(|_| ());
+        assert_eq!(with(&[("A", "b\r\nC: d")]), Err(MultipartError::Header("A".to_owned())));
+        assert_eq!(with(&[("A b", "c")]), Err(MultipartError::Header("A b".to_owned())));
+        assert_eq!(with(&[("", "c")]), Err(MultipartError::Header(String::new())));
+        let broken = Part { content_type: "image/png\nX: y", ..part(b"") };
+        assert_eq!(mixed(&[broken], "x"), Err(MultipartError::Header("Content-Type".to_owned())));
+    }
+
+    #[test]
+    fn python_reads_the_same() {
+        let all = (0..=255).collect::<Vec<u8>>();
+        let bodies = [&all[..], b"\r\n--part-\r\n", b"", b"\n\r\n\r"];
+        let parts = bodies.map(|body| Part { filename: Some("a b.png"), ..part(body) });
+        let multipart = mixed(&parts, "python").expect("builds");
+        let script = "import sys, email\n\
+            m = email.message_from_bytes(sys.stdin.buffer.read())\n\
+            assert m.is_multipart() and not m.defects, m.defects\n\
+            for p in m.get_payload():\n    \
+                assert p.get_content_type() == 'image/png' and p.get_filename() == 'a b.png', p.items()\n    \
+                print(p.get_payload(decode=True).hex())\n";
+        let mut python = Command::new("python3")
+            .args(["-X", "utf8", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 starts");
+        let mut message = format!("MIME-Version: 1.0\r\nContent-Type: {}\r\n\r\n", multipart.content_type).into_bytes();
+        message.extend_from_slice(&multipart.body);
+        python.stdin.take().expect("a pipe").write_all(&message).expect("writes");
+        let output = python.wait_with_output().expect("ends");
+        assert!(output.status.success());
+        let hex = |body: &[u8]| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+        assert_eq!(String::from_utf8(output.stdout).expect("text"), bodies.map(hex).concat());
+    }
+
+    proptest! {
+        #[test]
+        fn any_parts_are_found_again(bodies in prop::collection::vec("[\r\n a-]{0,12}|(\r\n--part-s(-1)?)+", 1..5)) {
+            let parts = bodies.iter().map(|body| part(body.as_bytes())).collect::<Vec<_>>();
+            let found = split(&mixed(&parts, "s").expect("builds"));
+            prop_assert!(found.iter().all(|(head, _)| head == "Content-Type: image/png"));
+            prop_assert!(found.iter().map(|(_, body)| &body[..]).eq(bodies.iter().map(String::as_bytes)));
+        }
+    }
+}

@@ -2,9 +2,8 @@
 //! tables of the standard's annex K on the IJG's scale of quality, 4:2:0 with averaged chroma, Huffman codes made for
 //! the picture.
 //!
-//! The project's own, because no library is fast enough that builds with cargo and gcc alone: see the table in
-//! [`super::decode`] for what was measured. What makes the difference to libjpeg-turbo, which goes over the picture
-//! twice when it optimizes: the symbols of the one pass are kept until their codes are known.
+//! The project's own, because no library that builds with cargo and gcc alone optimizes its codes in an interleaved
+//! scan, or as fast: see the table in [`super::decode`]. The symbols of one pass are kept until their codes are known.
 
 mod huffman;
 mod transform;

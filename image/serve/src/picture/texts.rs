@@ -112,3 +112,101 @@ fn jpeg(bytes: &[u8]) -> Vec<u8> {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use png::{BitDepth, ColorType};
+
+    use super::super::samples::{chunk, png, soft, with_chunks};
+    use super::*;
+
+    fn plain() -> Vec<u8> {
+        png(16, 8, ColorType::Rgb, BitDepth::Eight, &soft(16, 8, 3))
+    }
+
+    #[test]
+    fn png_loses_texts_and_nothing_else() {
+        let plain = plain();
+        let profile = chunk(b"iCCP", b"x\0\0data");
+        let kinds = [b"tEXt", b"zTXt", b"iTXt", b"eXIf"];
+        let texts = kinds.map(|kind| chunk(kind, b"prompt\0my secret"));
+        let with = with_chunks(&plain, &[&texts[..2], &[profile.clone()], &texts[2..]].concat());
+        assert_eq!(without_texts(&with), with_chunks(&plain, &[profile]));
+        // Texts may stand behind the picture, too, and anything behind the end.
+        let (picture, end) = plain.split_at(plain.len() - 12);
+        let behind = [picture, &texts[0], end, b"my secret"].concat();
+        assert_eq!(without_texts(&behind), plain);
+        assert!(matches!(without_texts(&plain), Cow::Borrowed(_)));
+        assert_eq!(without_texts(&with[..50]), &plain[..33]);
+    }
+
+    #[test]
+    fn other_bytes_stay() {
+        for bytes in [&b""[..], b"RIFF", b"RIFF\0\0\0\0AVI prompt", b"GIF89a", b"\xFF\xD8", b"ftyp"] {
+            assert!(matches!(without_texts(bytes), Cow::Borrowed(same) if same == bytes));
+        }
+    }
+
+    fn riff(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+        let mut body = b"WEBP".to_vec();
+        for (kind, data) in chunks {
+            body.extend_from_slice(*kind);
+            body.extend_from_slice(&(data.len() as u32).to_le_bytes());
+            body.extend_from_slice(data);
+            body.resize(body.len().next_multiple_of(2), 0);
+        }
+        [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
+    }
+
+    #[test]
+    fn webp_loses_exif_and_xmp_and_their_flags() {
+        // Animation (2), XMP (4), EXIF (8), alpha (16), profile (32).
+        let header = |flags: u8| [flags, 0, 0, 0, 15, 0, 0, 7, 0, 0];
+        let (all, kept) = (header(2 | 4 | 8 | 16 | 32), header(2 | 16 | 32));
+        let with = riff(&[
+            (b"VP8X", &all),
+            (b"ICCP", b"profile"),
+            (b"ANIM", b"123456"),
+            (b"ANMF", b"frame"),
+            (b"EXIF", b"my secret"),
+            (b"XMP ", b"<my secret>"),
+        ]);
+        let without = riff(&[(b"VP8X", &kept), (b"ICCP", b"profile"), (b"ANIM", b"123456"), (b"ANMF", b"frame")]);
+        assert_eq!(without_texts(&with), without);
+        assert!(matches!(without_texts(&without), Cow::Borrowed(_)));
+        // Cut off inside of EXIF.
+        assert_eq!(without_texts(&with[..with.len() - 24]), without);
+    }
+
+    #[test]
+    fn a_webp_that_was_cleaned_decodes() {
+        let webp = super::super::convert(&plain(), super::super::Format::Webp, super::super::Options::default())
+            .expect("converts");
+        let picture = [(b"VP8X", &[8u8, 0, 0, 0, 15, 0, 0, 7, 0, 0][..]), (b"EXIF", b"MM\0*my secret")];
+        let mut with = riff(&picture);
+        with.extend_from_slice(&webp[12..]);
+        let size = (with.len() - 8) as u32;
+        with[4..8].copy_from_slice(&size.to_le_bytes());
+        let clean = without_texts(&with);
+        assert!(!clean.windows(9).any(|window| window == b"my secret"));
+        let decode = |bytes: &[u8]| {
+            image::load_from_memory_with_format(bytes, image::ImageFormat::WebP).expect("decodes").into_rgb8()
+        };
+        assert_eq!(decode(&clean), decode(&webp));
+    }
+
+    #[test]
+    fn jpeg_loses_exif_xmp_and_comments() {
+        let jpeg = super::super::convert(&plain(), super::super::Format::Jpeg, super::super::Options::default())
+            .expect("converts");
+        assert!(matches!(without_texts(&jpeg), Cow::Borrowed(_)));
+        // Behind JFIF's segment; a fill byte in front of one.
+        let (head, rest) = jpeg.split_at(20);
+        let with = [head, b"\xFF\xE1\0\x0BExif\0\0abc", b"\xFF\xFE\0\x06text", b"\xFF\xFF\xED\0\x04ab", rest].concat();
+        let clean = without_texts(&with);
+        assert_eq!(clean, jpeg);
+        // A length of less than its own two bytes.
+        assert_eq!(without_texts(b"\xFF\xD8\xFF\xE1\0\0"), &b"\xFF\xD8"[..]);
+        assert_eq!(without_texts(&with[..28]), &jpeg[..20]);
+    }
+}

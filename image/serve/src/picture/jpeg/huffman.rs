@@ -35,32 +35,39 @@ impl Symbols {
     #[inline(always)]
     pub(super) fn push(&mut self, difference: i32, coefficients: &[(u8, i16)], chroma: bool) {
         let (dc, ac) = if chroma { (Class::ChromaDc, Class::ChromaAc) } else { (Class::LumaDc, Class::LumaAc) };
-        // One growth for the block: at most 64 symbols, and three runs of 16 zeros.
-        self.all.reserve(68);
-        self.symbol(dc, 0, difference);
+        // At most 64 symbols and three runs of 16 zeros, collected here so that the vector grows once a block.
+        let (mut found, mut count) = ([0u32; 128], 0);
+        let mut add = |class: Class, run: u8, value: i32| {
+            let symbol = self.count(class, run, value);
+            found[count & 127] = symbol;
+            count += 1;
+        };
+        add(dc, 0, difference);
         let mut before = 0u8;
         for &(place, value) in coefficients {
             let mut run = place.wrapping_sub(before).wrapping_sub(1);
             while run > 15 {
-                self.symbol(ac, 15, 0);
+                add(ac, 15, 0);
                 run -= 16;
             }
-            self.symbol(ac, run, value.into());
+            add(ac, run, value.into());
             before = place;
         }
         if before != 63 {
-            self.symbol(ac, 0, 0);
+            add(ac, 0, 0);
         }
+        self.all.extend_from_slice(&found[..count]);
     }
 
+    /// Counts a symbol and packs it.
     #[inline(always)]
-    fn symbol(&mut self, class: Class, run: u8, value: i32) {
+    fn count(&mut self, class: Class, run: u8, value: i32) -> u32 {
         let bits = 32 - value.unsigned_abs().leading_zeros();
         // A negative value is written one lower, so that it begins with a zero.
         let follow = (value + (value >> 31)) as u32 & ((1 << bits) - 1);
         let symbol = u32::from(run) << 4 | bits;
         self.counts[class as usize][(symbol & 255) as usize] += 1;
-        self.all.push((class as u32) << 24 | symbol << 16 | follow);
+        (class as u32) << 24 | symbol << 16 | follow
     }
 
     /// The best codes.
