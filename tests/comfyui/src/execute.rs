@@ -305,6 +305,15 @@ impl Run<'_> {
                 shown.insert(name.clone(), Value::List(vec![tensor::shown(&thing)]));
             }
         }
+        // Of nodes of the older API also what they get without asking.
+        let class = self.prompt.get(id).and_then(|node| node.get("class_type")).and_then(Value::as_str);
+        let class = class.and_then(|name| self.life.registry.get(name)).filter(|class| !class.v3);
+        if class.is_some_and(|class| class.output_node && class.inputs.iter().any(|it| it.name == "filename_prefix")) {
+            let prompt = Thing::Value(Value::Dict(self.prompt.clone()));
+            let page = self.job.extra.get("extra_pnginfo").cloned().unwrap_or(Value::None);
+            shown.insert("prompt".into(), Value::List(vec![tensor::shown(&prompt)]));
+            shown.insert("extra_pnginfo".into(), Value::List(vec![tensor::shown(&Thing::Value(page))]));
+        }
         Value::Dict(shown)
     }
 

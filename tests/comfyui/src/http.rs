@@ -16,7 +16,7 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, SERVER},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN, SERVER},
 };
 
 use crate::{
@@ -59,12 +59,16 @@ pub(crate) fn router(life: Arc<Life>) -> Router {
             get(async |State(life): Shared| json(StatusCode::OK, &Value::from(life.registry.models().types()))),
         )
         .route("/models/{folder}", get(models));
-    Router::new()
+    let all = Router::new()
         .nest("/api", routes.clone())
         .merge(routes)
         .route("/", get(page))
-        .fallback(async || text(StatusCode::NOT_FOUND, "404: Not Found"))
-        .method_not_allowed_fallback(async || text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"))
+        .fallback(nothing)
+        .method_not_allowed_fallback(nothing)
+        .with_state(life.clone());
+    // Around everything, also around what the router adds to answers by itself.
+    Router::new()
+        .fallback_service(all)
         // Our own limit is the one that counts.
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(life.clone(), around))
@@ -101,6 +105,24 @@ fn foreign(headers: &HeaderMap) -> bool {
     let host_shown = if origin_port { &host } else { &host_name };
     let origin_shown = if host_port { place } else { &origin_name };
     loopback && !host_shown.is_empty() && !origin_shown.is_empty() && host_shown != origin_shown
+}
+
+/// What is not there: ComfyUI looks for a file of its page then, whatever else has the path, and only with GET.
+async fn nothing(method: Method) -> Response {
+    if matches!(method, Method::GET | Method::HEAD) {
+        let mut response = Response::new(unsized_body());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        return response;
+    }
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+    response
+}
+
+/// An empty body that does not say so in front, as aiohttp's answers about files that cannot be sent.
+pub(crate) fn unsized_body() -> Body {
+    Body::from_stream(futures::stream::empty::<Result<bytes::Bytes, std::convert::Infallible>>())
 }
 
 /// An answer without a body.
@@ -380,8 +402,8 @@ async fn system_stats(State(life): Shared) -> Response {
     let ram: u64 = 16 << 30;
     let system = dict! {
         "os" => "posix", "ram_total" => ram, "ram_free" => ram / 2, "comfyui_version" => "0.3.64",
-        "required_frontend_version" => "1.27.10", "installed_templates_version" => "0.1.94",
-        "required_templates_version" => "0.1.94", "python_version" => "3.11.0 (stand-in)",
+        "required_frontend_version" => "1.27.10", "installed_templates_version" => "0.1.95",
+        "required_templates_version" => "0.1.95", "python_version" => "3.11.0 (stand-in)",
         "pytorch_version" => "2.8.0", "embedded_python" => false, "argv" => life.options.argv.clone(),
     };
     let device = dict! {

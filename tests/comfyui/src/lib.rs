@@ -23,6 +23,7 @@
 //! - Tracebacks have one line per frame, ComfyUI's line numbers and its default path.
 //! - No web page, no settings, no users, no subgraph expansion, no lazy inputs, no lists as outputs.
 //! - Integers beyond 127 bits become floats; a lone surrogate in a text becomes U+FFFD.
+//! - Bodies are UTF-8, whatever `charset` they are said to have.
 //! - Frames are encoded by the worker, not by the serving thread.
 
 mod args;

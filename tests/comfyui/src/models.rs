@@ -37,7 +37,7 @@ pub struct Models {
 const EXTENSIONS: [&str; 8] = ["ckpt", "pt", "pt2", "bin", "pth", "safetensors", "pkl", "sft"];
 
 /// What LoadImage offers.
-const PICTURES: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
+const PICTURES: [&str; 11] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "avif", "ico", "svg", "tif", "tiff"];
 
 impl Models {
     /// The one checkpoint that was there when the exchanges were recorded.
@@ -102,6 +102,10 @@ impl Models {
     /// The files of one type: paths relative to its folders, sorted.
     pub fn list(&self, folder: &str) -> Vec<String> {
         let mut found = self.claimed.get(folder).cloned().unwrap_or_default();
+        if folder == "vae" {
+            // Not a file, but always there.
+            found.insert("pixel_space".into());
+        }
         let pictures = folder == "images";
         for root in self.folders.get(folder).into_iter().flatten() {
             gather(root, root, !pictures, if pictures { &PICTURES } else { &EXTENSIONS }, &mut found);

@@ -43,9 +43,13 @@ impl Job {
         ])
     }
 
-    /// The id of the client that gets the messages.
+    /// The id of the client that gets the messages. One that is not a text is that of nobody: sockets have texts.
     pub fn client(&self) -> Option<String> {
-        self.extra.get("client_id").filter(|id| **id != Value::None).map(crate::py::str_of)
+        match self.extra.get("client_id")? {
+            Value::None => None,
+            Value::Str(id) => Some(id.clone()),
+            other => Some(format!("\0{}", crate::py::repr(other))),
+        }
     }
 }
 

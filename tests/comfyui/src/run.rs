@@ -334,6 +334,7 @@ pub(crate) fn node(
             place: "custom_nodes/test_nodes.py\", line 64, in run".into(),
         }),
         "TestExit" => {
+            run.life.sleep(Duration::try_from_secs_f64(input.float("seconds")).unwrap_or_default())?;
             // As a crash in native code: nothing is tidied up, nobody is told.
             let _ = run.life.end.send(false);
             run.life.dead.store(true, std::sync::atomic::Ordering::SeqCst);

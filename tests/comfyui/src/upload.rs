@@ -74,10 +74,11 @@ async fn upload(
         let word = |key: &str| form.words.get(key).map(String::as_str);
         let kind = word("type").unwrap_or("input");
         let folder = life.folders.of(kind).ok_or_else(crashed)?;
-        let Some((name, bytes)) = &form.image else { return Err(empty(StatusCode::BAD_REQUEST)) };
-        if name.is_empty() {
-            return Err(empty(StatusCode::BAD_REQUEST));
+        // A text in the place of the picture has no file to read.
+        if form.words.contains_key("image") {
+            return Err(crashed());
         }
+        let Some((name, bytes)) = &form.image else { return Err(empty(StatusCode::BAD_REQUEST)) };
         let subfolder = word("subfolder").unwrap_or_default();
         let place = normal(&folder.join(subfolder));
         let mut path = normal(&place.join(name));
@@ -129,7 +130,7 @@ async fn form(life: &Life, request: Request) -> Result<Form, Response> {
         let file = field.file_name().map(str::to_owned);
         let bytes = field.bytes().await.map_err(|_| crashed())?;
         match file {
-            Some(file) if name == "image" => form.image = Some((file, bytes)),
+            Some(file) if name == "image" && !file.is_empty() => form.image = Some((file, bytes)),
             _ => {
                 form.words.insert(name, String::from_utf8_lossy(&bytes).into_owned());
             }

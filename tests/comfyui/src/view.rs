@@ -20,7 +20,7 @@ use hyper::{
 use crate::{
     files::{normal, png},
     graph::annotated,
-    http::{crashed, empty},
+    http::{crashed, empty, unsized_body},
     life::Life,
     picture::Picture,
 };
@@ -109,15 +109,28 @@ fn content_type(name: &str) -> &'static str {
         "webp" => "image/webp",
         "gif" => "image/gif",
         "bmp" => "image/bmp",
+        "avif" => "image/avif",
+        "tif" | "tiff" => "image/tiff",
+        "ico" => "image/vnd.microsoft.icon",
+        "js" => "application/javascript; charset=utf-8",
         "svg" => "image/svg+xml",
         "mp4" => "video/mp4",
         "webm" => "video/webm",
         "mp3" => "audio/mpeg",
         "wav" => "audio/x-wav",
-        "opus" => "audio/opus",
+        "ogg" | "opus" => "audio/ogg",
         "flac" => "audio/flac",
+        "m4a" => "audio/mp4",
+        "mkv" => "video/x-matroska",
+        "mov" => "video/quicktime",
         "txt" => "text/plain",
+        "csv" => "text/csv",
+        "md" => "text/markdown",
         "json" => "application/json",
+        "xml" => "application/xml",
+        "zip" => "application/zip",
+        "pdf" => "application/pdf",
+        "glb" => "model/gltf-binary",
         _ => "application/octet-stream",
     }
 }
@@ -158,7 +171,9 @@ fn whole(name: &str, bytes: Vec<u8>, modified: SystemTime, asked: &HeaderMap) ->
         }
         Some(None) => {
             set(header::CONTENT_RANGE, format!("bytes */{size}"));
+            headers.remove(header::ACCEPT_RANGES);
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            *response.body_mut() = unsized_body();
         }
     }
     disposition(response.headers_mut(), name);
@@ -180,7 +195,9 @@ fn part(range: &str, size: usize) -> Option<(usize, usize)> {
     let (from, to) = range.trim().strip_prefix("bytes=")?.split_once('-')?;
     if from.is_empty() {
         let last: usize = to.parse().ok()?;
-        return (last > 0 && size > 0).then(|| (size.saturating_sub(last), size));
+        // The last 0 bytes are all of them: aiohttp negates the number, and -0 is 0.
+        let from = if last == 0 { 0 } else { size.saturating_sub(last) };
+        return (size > 0).then_some((from, size));
     }
     let from: usize = from.parse().ok()?;
     let to = if to.is_empty() { size } else { to.parse::<usize>().ok()?.saturating_add(1).min(size) };
@@ -197,6 +214,7 @@ mod tests {
             ("bytes=0-9", Some((0, 10))),
             ("bytes=90-", Some((90, 100))),
             ("bytes=-5", Some((95, 100))),
+            ("bytes=-0", Some((0, 100))),
             ("bytes=50-1000", Some((50, 100))),
             ("bytes=100-", None),
             ("bytes=9-3", None),
@@ -209,7 +227,7 @@ mod tests {
     #[test]
     fn what_a_browser_would_run_is_a_download() {
         assert_eq!(content_type("x.HTML"), "application/octet-stream");
-        assert_eq!(content_type("x.js"), "application/octet-stream");
+        assert_eq!(content_type("x.css"), "application/octet-stream");
         assert_eq!(content_type("x.PNG"), "image/png");
     }
 }

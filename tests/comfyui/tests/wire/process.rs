@@ -70,7 +70,7 @@ fn sleeping(id: &str, last: &str) -> String {
     )
 }
 
-const THEN_EXIT: &str = r#""2":{"class_type":"TestExit","inputs":{"image":["1",0]}},
+const THEN_EXIT: &str = r#""2":{"class_type":"TestExit","inputs":{"image":["1",0],"seconds":0.5}},
     "3":{"class_type":"PreviewImage","inputs":{"images":["2",0]}}"#;
 const THEN_SAVE: &str = r#""2":{"class_type":"PreviewImage","inputs":{"images":["1",0]}}"#;
 
