@@ -102,6 +102,12 @@ impl Classes {
         self.api.contains(name)
     }
 
+    /// Whether values of a type come out of nodes alone: nobody can type a model or a picture.
+    pub(crate) fn only_linked(&self, kind: &str) -> bool {
+        !matches!(kind, "STRING" | "BOOLEAN" | "INT" | "FLOAT" | "*")
+            && self.classes.values().any(|class| class.outputs.iter().any(|output| output == kind))
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.classes.keys().map(String::as_str)

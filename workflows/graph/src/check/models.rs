@@ -87,7 +87,8 @@ impl Check<'_> {
             // A file in another directory is the same file, however long the path is.
             let base = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_lowercase();
             let same = names.iter().copied().find(|known| base(known) == base(file));
-            let near = same.or_else(|| nearest(file, names)).map(str::to_owned);
+            let near =
+                same.or_else(|| nearest(file, names).filter(|_| models.elsewhere(file).is_none())).map(str::to_owned);
             self.find(Severity::Error, Kind::MissingModel, node, Some(name), message).nearest = near;
         }
     }
