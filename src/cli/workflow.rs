@@ -11,8 +11,8 @@ Examples:
   comfy-deploy workflow check --output json       the findings as data
   comfy-deploy workflow check --strict            fail on warnings too
 
-An error is what ComfyUI would refuse or fail at, a warning what probably goes wrong, a note what cannot be
-known here. Errors end with exit code 2.";
+An error is what ComfyUI would refuse or fail at, a warning what probably goes wrong, a note what
+cannot be known here. Errors end with exit code 2.";
 
 const FILL_EXAMPLES: &str = "\
 Examples:

@@ -26,11 +26,11 @@ pub fn run(cli: &Cli, args: &WorkflowArgs, ui: &Ui) -> Result<Done> {
         WorkflowAction::Check { files, strict } => check(app.as_ref(), files, *strict, ui),
         WorkflowAction::Ls => ls(app.as_ref(), ui),
         WorkflowAction::Fill { file, positive, negative, seed, params } => {
-            let file = find(app.as_ref(), file);
-            let workflow = workflows::parse(&file, &workflows::read(&file)?)?;
+            let workflow = workflows::parse(file, &workflows::read(&find(app.as_ref(), file))?)?;
             let params = typed(&workflow, params)?;
             let with = Fill { positive, negative, seed: *seed, params: Some(&params) };
-            let filled = fill(workflow, with, rand::random).map_err(|e| Error::usage(e.to_string()))?;
+            let filled =
+                fill(workflow, with, rand::random).map_err(|e| not_set(e.problems.iter().map(ToString::to_string)))?;
             Ok(filled_in(&filled, !positive.is_empty(), ui))
         }
     }
@@ -151,10 +151,11 @@ fn typed(workflow: &Workflow, params: &[String]) -> Result<Map<String, Value>> {
             },
         }
     }
-    match problems.len() {
-        0 => Ok(values),
-        _ => Err(Error::usage(problems.join("; "))),
-    }
+    if problems.is_empty() { Ok(values) } else { Err(not_set(problems.into_iter())) }
+}
+
+fn not_set(problems: impl Iterator<Item = String>) -> Error {
+    problems.fold(Error::usage("the workflow cannot be filled"), |error, problem| error.why(problem))
 }
 
 /// Every workflow of the app, checked.

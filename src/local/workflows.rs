@@ -181,6 +181,8 @@ pub fn advice(why: &ParseError) -> &'static str {
         | ParseError::NotJson { .. }
         | ParseError::DuplicateKey { .. }
         | ParseError::TooDeep { .. } => "correct the file, or export it again: in ComfyUI, Workflow > Export (API)",
+        ParseError::UiFormat => "save what it exports in the place of this file",
+        ParseError::Request => "save the value of \"prompt\" alone in the place of this file",
         _ => EXPORT,
     }
 }
