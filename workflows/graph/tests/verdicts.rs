@@ -6,8 +6,9 @@ use std::path::Path;
 use comfy_workflow::{Kind, Known, Models, Severity, Workflow, check, core_classes};
 use serde_json::{Map, Value};
 
-/// The choices of this input are declared in ComfyUI's new way; it looks at them when the node runs.
-const UNCHECKED: &str = "17.model_name";
+/// Literals that are not compared. The choices of the first two are declared in ComfyUI's new way, and it looks at them
+/// when the node runs; the last one names a file that is uploaded with the request.
+const UNCHECKED: [&str; 3] = ["17.model_name", "3.upscale_method", "2.image"];
 
 /// The marker files that ComfyUI had, which its list of classes is made with too.
 fn models() -> Models {
@@ -61,7 +62,7 @@ fn what_comfyui_refuses_is_an_error_and_nothing_else_is() {
                 // ComfyUI takes a literal for a model or a picture, and fails when it runs.
                 let refused = errors.into_iter().any(|finding| finding.kind != Kind::LiteralForLink);
                 cases += 1;
-                let run_time_only = place == UNCHECKED && !value.is_some_and(Value::is_array);
+                let run_time_only = UNCHECKED.contains(&place.as_str()) && !value.is_some_and(Value::is_array);
                 if refused != (verdict == 'x') && !run_time_only {
                     let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
                     wrong.push(format!("{name} {place} = {value:?}: ComfyUI {verdict}, found {findings:?}"));

@@ -143,6 +143,20 @@ fn model_files() {
 }
 
 #[test]
+fn model_files_of_custom_nodes() {
+    let mut workflow = good();
+    workflow["7"] = json!({"class_type": "FancyLoader", "inputs": {
+        "one": "base.safetensors", "two": "sub/othr.safetensors", "text": "see base.txt", "link": ["1", 0]}});
+    let got = found_with(workflow, |known| known.custom_nodes = true);
+    assert_eq!(
+        got[1..],
+        [
+            r#"warning: node 7 (FancyLoader), two: no folder of the models has "sub/othr.safetensors"; did you mean "sub/other.safetensors"?"#
+        ]
+    );
+}
+
+#[test]
 fn folders_by_their_old_names_and_what_loaders_list() {
     let models: Models = [
         "unet/a.sft",

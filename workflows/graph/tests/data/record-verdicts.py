@@ -17,7 +17,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHIPPED = HERE.parent.parent.parent
-BASES = ["wide.json", "workflow_api.json", "flux1-dev-fp8.json"]
+BASES = ["wide.json", "workflow_api.json", "flux1-dev-fp8.json", "sdxl-image-to-image.json"]
 VALUES = [
     0, -1, 1, 2.5, 1000000, -1e300, 9007199254740993, 18446744073709551615, 18446744073709551616,
     "64", " 6_4 ", "1e3", "abc", "", "euler", "default", "pixel_space", True, False, None,
@@ -32,6 +32,8 @@ def base(name):
     for node in workflow.values():
         if "ckpt_name" in node["inputs"]:
             node["inputs"]["ckpt_name"] = "comfy-deploy-marker-checkpoints.safetensors"
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = "comfy-deploy-marker-input.a.png"
     return workflow
 
 
