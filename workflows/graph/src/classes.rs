@@ -228,4 +228,63 @@ mod tests {
         }
         assert!(Classes::parse(&file("3")).is_err());
     }
+
+    #[cfg(feature = "core-classes")]
+    #[test]
+    fn the_built_in_classes() {
+        let core = core_classes();
+        assert_eq!((core.comfyui.as_str(), core.commit.len(), core.date.len()), ("0.3.64", 40, 10));
+        assert!(core.names().count() > 350);
+        let sampler = core.get("KSampler").expect("a class");
+        assert_eq!((sampler.outputs.as_slice(), sampler.output_node), (&["LATENT".to_owned()][..], false));
+        let seed = Input { required: true, kind: InputType::Int { min: Some(0), max: Some(u64::MAX.into()) } };
+        assert_eq!(sampler.inputs.get("seed"), Some(&seed));
+        assert!(core.get("SaveImage").is_some_and(|class| class.output_node));
+        assert!(core.is_api("OpenAIDalle3") && core.get("OpenAIDalle3").is_none());
+        // Each loader by its folder, which the marker files told.
+        for (class, input, wanted) in [
+            ("CheckpointLoaderSimple", "ckpt_name", "checkpoints"),
+            ("UNETLoader", "unet_name", "diffusion_models"),
+            ("VAELoader", "vae_name", "vae"),
+            ("CLIPLoader", "clip_name", "text_encoders"),
+            ("DualCLIPLoader", "clip_name2", "text_encoders"),
+            ("TripleCLIPLoader", "clip_name3", "text_encoders"),
+            ("LoraLoader", "lora_name", "loras"),
+            ("LoraLoaderModelOnly", "lora_name", "loras"),
+            ("ControlNetLoader", "control_net_name", "controlnet"),
+            ("UpscaleModelLoader", "model_name", "upscale_models"),
+            ("CLIPVisionLoader", "clip_name", "clip_vision"),
+            ("StyleModelLoader", "style_model_name", "style_models"),
+            ("DiffusersLoader", "model_path", "diffusers"),
+        ] {
+            let kind = core.get(class).and_then(|class| class.inputs.get(input)).map(|input| &input.kind);
+            assert!(
+                matches!(kind, Some(InputType::Model { folder, .. }) if folder == wanted),
+                "{class}.{input}: {kind:?}"
+            );
+        }
+    }
+
+    #[cfg(feature = "core-classes")]
+    #[test]
+    fn names_of_fractions_are_never_whole_numbers() {
+        let inputs = core_classes().classes.values().flat_map(|class| &class.inputs);
+        for (name, input) in inputs.filter(|(name, _)| crate::params::takes_fractions(name)) {
+            assert!(!matches!(input.kind, InputType::Int { .. }), "{name}");
+        }
+    }
+
+    #[cfg(feature = "core-classes")]
+    #[test]
+    fn model_files_of_a_workflow() {
+        let workflow = Workflow::from_value(serde_json::json!({
+            "1": {"class_type": "VAELoader", "inputs": {"vae_name": "ae.safetensors"}},
+            "2": {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}},
+            "3": {"class_type": "VAELoader", "inputs": {"vae_name": "ae.safetensors"}},
+            "4": {"class_type": "UNETLoader", "inputs": {"unet_name": ["1", 0], "weight_dtype": "default"}},
+            "5": {"class_type": "Fancy", "inputs": {"vae_name": "x.safetensors"}},
+        }));
+        let files = core_classes().model_files(&workflow.expect("a workflow"));
+        assert_eq!(files, [("vae".to_owned(), "ae.safetensors".to_owned())]);
+    }
 }

@@ -156,7 +156,8 @@ fn fits(node: Node<'_>, input: &str, literal: &Value, value: &Value) -> Result<(
     Err(format!("it must be {}, as in the workflow, and is {}", kind(literal), kind(value)))
 }
 
-fn takes_fractions(input: &str) -> bool {
+/// Whether every core node that has a number of this name takes fractions.
+pub(crate) fn takes_fractions(input: &str) -> bool {
     FLOAT_INPUTS.lines().any(|name| name == input)
 }
 
