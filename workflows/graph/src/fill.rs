@@ -60,7 +60,7 @@ pub struct Filled {
     pub params: Vec<Place>,
 }
 
-/// Params that cannot be set; all of them.
+/// Params that cannot be set; the first twenty of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FillError {
     /// At least one.
@@ -91,7 +91,7 @@ impl std::error::Error for FillError {}
 ///   stands if all core nodes take fractions under that name, for ComfyUI exports `7.0` as `7`. Links stay.
 ///
 /// # Errors
-/// Every param that cannot be set.
+/// The params that cannot be set; then nothing is filled.
 pub fn fill(mut workflow: Workflow, with: Fill<'_>, random: impl FnOnce() -> u64) -> Result<Filled, FillError> {
     let set = params::resolve(&workflow, with.params).map_err(|problems| FillError { problems })?;
     let taken: BTreeSet<&Place> = set.iter().map(|(place, _)| place).collect();

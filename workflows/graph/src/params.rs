@@ -12,6 +12,10 @@ use crate::parse::Workflow;
 
 /// Names under which every core node takes fractions, one a line, sorted; made by `core-classes.py`.
 const FLOAT_INPUTS: &str = include_str!("../float-inputs.txt");
+/// Bytes beyond which a key names nothing: ids and titles are short, and keys come from anybody.
+const KEY_MAX: usize = 300;
+/// So many problems are enough to see what is wrong.
+const PROBLEMS_MAX: usize = 20;
 /// So many ids or names are listed in a message.
 const LISTED: usize = 8;
 
@@ -39,13 +43,16 @@ impl ParamProblem {
     }
 }
 
-/// Where each param goes, or everything that is wrong with them.
+/// Where each param goes, or what is wrong with them.
 pub(crate) fn resolve<'a>(
     workflow: &Workflow,
     params: Option<&'a Map<String, Value>>,
 ) -> Result<Vec<(Place, &'a Value)>, Vec<ParamProblem>> {
     let (mut set, mut seen, mut problems) = (Vec::new(), BTreeSet::new(), Vec::new());
     for (key, value) in params.into_iter().flatten() {
+        if problems.len() == PROBLEMS_MAX {
+            break;
+        }
         let found = find(workflow, key).and_then(|(node, input, literal)| {
             fits(node, input, literal, value).map_err(|message| ParamProblem::new(key, message))?;
             Ok(Place::new(node.id(), input))
@@ -81,6 +88,13 @@ pub fn param_from_text(workflow: &Workflow, key: &str, text: &str) -> Result<Val
 
 /// `NODE.INPUT`: ids win over titles, and dots may be part of both sides.
 fn find<'a, 'k>(workflow: &'a Workflow, key: &'k str) -> Result<(Node<'a>, &'k str, &'a Value), ParamProblem> {
+    if key.len() > KEY_MAX {
+        let beginning = &key[..key.floor_char_boundary(KEY_MAX)];
+        return Err(ParamProblem::new(
+            beginning,
+            format!("a key has at most {KEY_MAX} bytes, and this one {}", key.len()),
+        ));
+    }
     let splits: Vec<(&str, &str)> = key
         .rmatch_indices('.')
         .map(|(at, _)| (&key[..at], &key[at + 1..]))

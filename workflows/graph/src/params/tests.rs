@@ -101,6 +101,20 @@ fn one_input_is_set_once() {
 }
 
 #[test]
+fn what_anybody_sends_stays_small() {
+    let long = ".\u{e9}".repeat(1_000_000);
+    let params = [(long, json!(1))].into_iter().collect();
+    let problems = resolve(&workflow(), Some(&params)).expect_err("too long");
+    assert!(
+        problems[0].key.len() <= 300 && problems[0].message.contains("at most 300 bytes"),
+        "{}",
+        problems[0].message
+    );
+    let params = (0..100_000).map(|n| (format!("x{n}.width"), json!(1))).collect();
+    assert_eq!(resolve(&workflow(), Some(&params)).expect_err("too many").len(), 20);
+}
+
+#[test]
 fn texts_become_what_the_workflow_has() {
     for (key, text, value) in [
         ("5.width", "768", json!(768)),
