@@ -74,8 +74,14 @@ async fn answer(
         }
     };
     summary.workflow = Some(request.prompt_file.clone());
-    let with = Fill { positive: &request.positive_prompt, negative: &request.negative_prompt, seed: request.seed };
-    let filled = fill(workflow, with);
+    let with = Fill {
+        positive: &request.positive_prompt,
+        negative: &request.negative_prompt,
+        seed: request.seed,
+        params: None,
+    };
+    let filled =
+        fill(workflow, with, rand::random).map_err(|why| Problem::new(400, "invalid_params", why.to_string()))?;
     let image = endpoint.invoke(filled.workflow.to_string().into_bytes()).await.map_err(Problem::from)?;
     if image.body.is_empty() {
         return Err(Problem::new(502, "no_image", "the endpoint answered without an image"));
