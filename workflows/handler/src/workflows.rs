@@ -28,9 +28,10 @@ impl Workflows {
         Ok(Workflows(all))
     }
 
-    /// One workflow, or why it cannot be used.
-    pub fn get(&self, name: &str) -> Option<&Result<Workflow, String>> {
-        self.0.get(name)
+    /// One workflow by its file name, with or without `.json`: the full name, and the workflow or why it cannot be used.
+    pub fn get(&self, name: &str) -> Option<(&str, &Result<Workflow, String>)> {
+        let found = self.0.get_key_value(name).or_else(|| self.0.get_key_value(&format!("{name}.json")));
+        found.map(|(name, workflow)| (name.as_str(), workflow))
     }
 
     /// All names, sorted.
