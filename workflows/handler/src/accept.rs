@@ -70,7 +70,9 @@ pub(crate) fn from_accept(accept: &str) -> Result<Option<Format>, Problem> {
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="))).map_or(1000, thousandths);
+        let quality = parts
+            .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
+            .map_or(1000, thousandths);
         match name.strip_prefix("image/") {
             Some("*") => any_image = Some(quality),
             Some(subtype) => match Format::ALL.into_iter().find(|format| format.name() == subtype) {
@@ -88,9 +90,15 @@ pub(crate) fn from_accept(accept: &str) -> Result<Option<Format>, Problem> {
     match best {
         // "image/png;q=0.5, */*" likes anything else better.
         Some(format) if best_quality >= wildcard => Ok(Some(format)),
-        _ if wildcard > 0 => Ok(Format::ALL.into_iter().find(|format| !refused.contains(format)).filter(|f| *f != Format::Jpeg)),
+        _ if wildcard > 0 => {
+            Ok(Format::ALL.into_iter().find(|format| !refused.contains(format)).filter(|f| *f != Format::Jpeg))
+        }
         _ if any_image.is_none() && refused.is_empty() => Ok(None),
-        _ => Err(Problem::new(406, "not_acceptable", "the picture can be image/jpeg, image/png or image/webp; the Accept header takes none of them")),
+        _ => Err(Problem::new(
+            406,
+            "not_acceptable",
+            "the picture can be image/jpeg, image/png or image/webp; the Accept header takes none of them",
+        )),
     }
 }
 

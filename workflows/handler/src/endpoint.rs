@@ -139,9 +139,7 @@ impl Endpoint {
             Err(InvokeError::Unavailable)
         };
         // One limit around it all: what was sent cannot be called back, and a reply must still be made.
-        tokio::time::timeout(budget, attempts)
-            .await
-            .unwrap_or(Err(InvokeError::TimedOut { seconds: budget.as_secs() }))
+        tokio::time::timeout(budget, attempts).await.unwrap_or(Err(InvokeError::TimedOut { seconds: budget.as_secs() }))
     }
 }
 
@@ -176,10 +174,7 @@ fn translate(error: SdkError<InvokeEndpointError>) -> Failure {
             let cause = failure.as_connector_error().map(|error| error as &(dyn std::error::Error + 'static));
             // A connection that broke may have carried the prompt already; one that never was cannot have.
             return match cause.is_some_and(never_connected) {
-                true => Failure {
-                    error: InvokeError::Unreachable("no connection".into()),
-                    repeatable: true,
-                },
+                true => Failure { error: InvokeError::Unreachable("no connection".into()), repeatable: true },
                 false => once(InvokeError::Failed("the connection to SageMaker broke before the answer came".into())),
             };
         }
@@ -200,7 +195,7 @@ fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
 
 fn of_service(error: &InvokeEndpointError, http: u16) -> Failure {
     let code = error.code().unwrap_or_default();
-    let words = |fallback: &str| error.message().unwrap_or(fallback).to_owned();
+    let words = || error.message().unwrap_or("it gives no reason").to_owned();
     let throttled = http == 429 || matches!(code, "ThrottlingException" | "Throttling" | "TooManyRequestsException");
     let error = match error {
         InvokeEndpointError::ModelError(model) => InvokeError::Model {
@@ -208,19 +203,17 @@ fn of_service(error: &InvokeEndpointError, http: u16) -> Failure {
             message: model.original_message().or_else(|| model.message()).unwrap_or_default().to_owned(),
         },
         _ if throttled => return Failure { error: InvokeError::Throttled, repeatable: true },
-        InvokeEndpointError::ModelNotReadyException(_) => InvokeError::NotReady(words("its model is being loaded")),
+        InvokeEndpointError::ModelNotReadyException(_) => InvokeError::NotReady("its model is being loaded".into()),
         InvokeEndpointError::ServiceUnavailable(_)
         | InvokeEndpointError::InternalDependencyException(_)
         | InvokeEndpointError::InternalFailure(_) => InvokeError::Unavailable,
-        InvokeEndpointError::ValidationError(_) => of_validation(words("no reason is given")),
+        InvokeEndpointError::ValidationError(error) => of_validation(error.message().map_or_else(words, str::to_owned)),
         _ => match (code, http) {
             ("AccessDeniedException" | "AccessDenied", _) | (_, 401 | 403) => InvokeError::Denied,
-            ("ValidationException", _) => of_validation(words("no reason is given")),
+            ("ValidationException", _) => of_validation(words()),
             ("RequestEntityTooLargeException", _) | (_, 413) => InvokeError::TooLarge,
             (_, 500..=599) => InvokeError::Unavailable,
-            (code, _) => {
-                InvokeError::Failed(format!("SageMaker answered {http} {code}").trim_end().to_owned())
-            }
+            (code, _) => InvokeError::Failed(format!("SageMaker answered {http} {code}").trim_end().to_owned()),
         },
     };
     Failure { error, repeatable: false }

@@ -61,7 +61,9 @@ fn one(index: usize, item: Value) -> Result<Image, Problem> {
         _ => return Err(at("is neither a base64 text nor an object with data")),
     };
     let data = match text.trim().strip_prefix("data:") {
-        Some(url) => url.split_once(";base64,").map(|(_, data)| data).ok_or_else(|| at("is a data URL without base64"))?,
+        Some(url) => {
+            url.split_once(";base64,").map(|(_, data)| data).ok_or_else(|| at("is a data URL without base64"))?
+        }
         None => text.trim(),
     };
     let bytes = STANDARD.decode(data).map_err(|_| at("is not base64 (standard alphabet, with padding)"))?;

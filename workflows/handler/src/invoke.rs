@@ -31,7 +31,10 @@ impl Picture {
     /// One of the attributes. What is not written like an attribute is passed over.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         let pairs = self.attributes.split([';', ',']).filter_map(|pair| pair.split_once('='));
-        pairs.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        pairs
+            .map(|(key, value)| (key.trim(), value.trim()))
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 }
 

@@ -15,6 +15,8 @@ mod prepare;
 mod problem;
 mod reply;
 mod request;
+#[cfg(test)]
+mod testing;
 mod workflows;
 
 use std::collections::BTreeMap;
@@ -129,7 +131,8 @@ impl<E: Invoke> Handler<E> {
 
     fn unknown(&self, name: &str) -> Problem {
         let known: Vec<_> = self.workflows.names().collect();
-        let hint = nearest(name, known.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        let hint =
+            nearest(name, known.iter().copied()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         Problem::new(404, "unknown_workflow", format!("there is no prompt_file {}{hint}", shown(name)))
             .details(json!({"available": known}))
     }
@@ -138,7 +141,8 @@ impl<E: Invoke> Handler<E> {
 /// As the endpoint says; else by the bytes.
 fn content_type(picture: &Picture) -> String {
     let said = picture.content_type.as_str();
-    let usable = !said.is_empty() && said.bytes().all(|b| (b' '..=b'~').contains(&b)) && said != "application/octet-stream";
+    let usable =
+        !said.is_empty() && said.bytes().all(|b| (b' '..=b'~').contains(&b)) && said != "application/octet-stream";
     match usable {
         true => said.to_owned(),
         false => Format::sniff(&picture.body).map_or("application/octet-stream", Format::content_type).to_owned(),

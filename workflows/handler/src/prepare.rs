@@ -30,11 +30,7 @@ struct WithImages<'a> {
 
 /// Fills a workflow in.
 pub(crate) fn prepare(workflow: &Workflow, request: &Request) -> Result<Prepared, Problem> {
-    let with = Fill {
-        positive: &request.positive_prompt,
-        negative: &request.negative_prompt,
-        seed: request.seed,
-    };
+    let with = Fill { positive: &request.positive_prompt, negative: &request.negative_prompt, seed: request.seed };
     let filled = fill(workflow.clone(), with);
     let seed = filled.seed;
     let mut prompt = filled.workflow.into_value();
@@ -50,7 +46,10 @@ pub(crate) fn prepare(workflow: &Workflow, request: &Request) -> Result<Prepared
     };
     let body = body.map_err(|_| Problem::new(500, "not_json", "the filled workflow cannot be written as JSON"))?;
     if body.len() > LARGEST_PAYLOAD {
-        let message = format!("the filled workflow and its images have {} bytes; SageMaker takes at most {LARGEST_PAYLOAD}", body.len());
+        let message = format!(
+            "the filled workflow and its images have {} bytes; SageMaker takes at most {LARGEST_PAYLOAD}",
+            body.len()
+        );
         return Err(Problem::new(413, "request_too_large", message));
     }
     Ok(Prepared { body, seed })
@@ -72,7 +71,8 @@ fn assign(prompt: &mut Value, images: &[Image]) -> Result<(), Problem> {
         let found = loaders.iter().find(|loader| loader.id == wanted || loader.title.as_deref() == Some(wanted));
         let Some(loader) = found else {
             let known = loaders.iter().flat_map(|loader| [Some(loader.id.as_str()), loader.title.as_deref()]).flatten();
-            let hint = nearest(wanted, known).map(|near| format!("; did you mean {}?", shown(near))).unwrap_or_default();
+            let hint =
+                nearest(wanted, known).map(|near| format!("; did you mean {}?", shown(near))).unwrap_or_default();
             return Err(bad(format!("the workflow has no node {} that loads a picture{hint}", shown(wanted))));
         };
         let Some(at) = free.iter().position(|id| *id == loader.id) else {
@@ -106,7 +106,9 @@ fn loaders(prompt: &Value) -> Vec<Loader> {
         // One whose picture comes over a link gets none from the caller.
         LOADERS.iter().any(|class| node["class_type"] == **class) && node["inputs"]["image"].is_string()
     });
-    loading.map(|(id, node)| Loader { id: id.clone(), title: node["_meta"]["title"].as_str().map(str::to_owned) }).collect()
+    loading
+        .map(|(id, node)| Loader { id: id.clone(), title: node["_meta"]["title"].as_str().map(str::to_owned) })
+        .collect()
 }
 
 #[cfg(test)]

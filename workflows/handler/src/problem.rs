@@ -85,7 +85,8 @@ impl From<InvokeError> for Problem {
             ),
             InvokeError::TimedOut { seconds } => timeout(seconds),
             InvokeError::Unreachable(message) => {
-                Problem::new(503, "unreachable", format!("SageMaker cannot be reached: {message}")).retry_after(RETRY_BUSY)
+                Problem::new(503, "unreachable", format!("SageMaker cannot be reached: {message}"))
+                    .retry_after(RETRY_BUSY)
             }
             InvokeError::Failed(message) => Problem::new(502, "endpoint_failed", message),
         }
@@ -101,7 +102,9 @@ fn timeout(seconds: u64) -> Problem {
             "the picture was not ready within {seconds} seconds, when the function itself had to end; \
              raise the function's timeout (70 seconds or more), or {advice}"
         ),
-        false => format!("the picture was not ready within the {SAGEMAKER_LIMIT} seconds that SageMaker allows; {advice}"),
+        false => {
+            format!("the picture was not ready within the {SAGEMAKER_LIMIT} seconds that SageMaker allows; {advice}")
+        }
     };
     Problem::new(504, "timeout", message).details(json!({"limit_seconds": seconds.min(SAGEMAKER_LIMIT)}))
 }

@@ -193,7 +193,12 @@ fn too_large(picture: &[u8], total: usize, limit: usize, source: Source) -> Prob
         .map(|(_, to, _)| to.name())
         .collect();
     // Bytes grow with the area. A little less than the root, for the last percent is not worth a second try.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage of at most 100")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a percentage of at most 100"
+    )]
     let side = ((limit as f64 / total as f64).sqrt() * 95.0) as u32;
     let advice = match fits.first() {
         Some(smaller) => format!("ask for \"format\": \"{smaller}\", which should fit"),

@@ -41,13 +41,14 @@ impl Request {
         if positive_prompt.trim().is_empty() {
             return Err(Problem::invalid("positive_prompt is missing or empty"));
         }
-        let format = match text(&mut body, "format")? {
-            // The body is the more deliberate of the two.
-            Some(name) => Some(Format::by_name(&name).ok_or_else(|| {
-                Problem::invalid(format!("format is none of jpeg, png and webp: {}", shown(&name)))
-            })?),
-            None => accept.as_deref().map_or(Ok(None), from_accept)?,
-        };
+        let format =
+            match text(&mut body, "format")? {
+                // The body is the more deliberate of the two.
+                Some(name) => Some(Format::by_name(&name).ok_or_else(|| {
+                    Problem::invalid(format!("format is none of jpeg, png and webp: {}", shown(&name)))
+                })?),
+                None => accept.as_deref().map_or(Ok(None), from_accept)?,
+            };
         let params = match body.remove("params") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(params)) => params,
