@@ -72,6 +72,33 @@ fn images_without_a_place() {
 }
 
 #[test]
+fn params_are_set_and_mistakes_in_them_are_all_told() {
+    let workflow = Workflow::parse(TWO_IMAGES.as_bytes()).expect("a workflow");
+    let with = |params: Value, images: Vec<Image>| {
+        let params = params.as_object().expect("an object").clone();
+        prepare(&workflow, &Request { params, ..request(images) })
+    };
+    let filled = with(json!({"9.filename_prefix": "y", "10.channel": "red"}), Vec::new()).expect("prepared");
+    let filled: Value = serde_json::from_slice(&filled.body).expect("JSON");
+    assert_eq!(
+        (&filled["9"]["inputs"]["filename_prefix"], &filled["10"]["inputs"]["channel"]),
+        (&json!("y"), &json!("red"))
+    );
+
+    let problem = with(json!({"9.filename_prefx": "y", "77.width": 1, "9.filename_prefix": 5}), Vec::new());
+    let problem = problem.expect_err("mistakes");
+    assert_eq!((problem.status, problem.code.as_str()), (400, "invalid_params"));
+    let problems = problem.details["problems"].as_array().expect("a list");
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert_eq!(problems[0]["nearest"], "9.filename_prefix");
+
+    for key in ["4.image", "Start.image"] {
+        let problem = with(json!({key: "other.png"}), vec![image("1", None)]).expect_err("set twice");
+        assert_eq!(problem.status, 400, "{}", problem.message);
+    }
+}
+
+#[test]
 fn what_sagemaker_would_not_take_is_not_sent() {
     let images = vec![Image { data: "x".repeat(LARGEST_PAYLOAD), ..image("1", None) }];
     let problem = prepared(images).expect_err("too large");
