@@ -120,6 +120,10 @@ impl Endpoint {
 
     async fn send(&self, call: Call) -> Result<Picture, InvokeError> {
         let budget = call.budget;
+        // The function is out of time: a prompt that is sent now is paid for and seen by nobody.
+        if budget.is_zero() {
+            return Err(InvokeError::TimedOut { seconds: 0 });
+        }
         let attempts = async {
             let request = self.client.invoke_endpoint().endpoint_name(&self.name).content_type("application/json");
             let mut request = Some(request.accept(call.accept).body(Blob::new(call.body)));
