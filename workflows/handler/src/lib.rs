@@ -28,13 +28,13 @@ pub use accept::Format;
 pub use endpoint::{Endpoint, Environment, Retries};
 pub use event::Source;
 pub use invoke::{Call, Invoke, InvokeError, Invoked, Picture};
-pub use reply::{Buffered, Reply, Streamed, UrlMode};
+pub use reply::{Buffered, Content, Reply, Streamed, UrlMode};
 pub use workflows::Workflows;
 
 use event::Event;
 use prepare::prepare;
 use problem::Problem;
-use reply::{Answer, Content, deliver, fits};
+use reply::{Answer, deliver, form};
 use request::{Request, nearest, shown};
 
 /// Header of the reply with the seed that was used.
@@ -84,14 +84,19 @@ impl<E: Invoke> Handler<E> {
             Ok(event) => self.answer(event, budget, &mut summary).await,
             Err(problem) => Err(problem),
         };
-        let checked = answered.and_then(|answer| fits(&answer, source, self.url_mode).map(|()| answer));
-        let answer = checked.unwrap_or_else(|problem| {
-            let answer = Answer::problem(&problem);
-            summary.error = Some(problem.code);
-            answer
-        });
-        summary.status = answer.status;
-        (deliver(answer, source, self.url_mode), summary)
+        let status = answered.as_ref().map_or(0, |answer| answer.status);
+        match answered.and_then(|answer| deliver(answer, source, self.url_mode)) {
+            Ok(reply) => {
+                summary.status = status;
+                (reply, summary)
+            }
+            Err(problem) => {
+                summary.status = problem.status;
+                let reply = form(Answer::problem(&problem), source, self.url_mode);
+                summary.error = Some(problem.code);
+                (reply, summary)
+            }
+        }
     }
 
     async fn answer(&self, event: Event, budget: Duration, summary: &mut Summary) -> Result<Answer, Problem> {

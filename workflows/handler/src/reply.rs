@@ -58,24 +58,90 @@ pub enum Reply {
 }
 
 /// What API Gateway, a load balancer or a buffered Function URL turns into an HTTP response.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buffered {
     /// HTTP status.
     pub status_code: u16,
     /// The status with words, for load balancers alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status_description: Option<String>,
     /// HTTP headers.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<&'static str, String>,
     /// The same for a load balancer with multi-value headers, which would pass over the others.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub multi_value_headers: BTreeMap<&'static str, [String; 1]>,
-    /// Text, or base64.
-    pub body: String,
-    /// Whether the body is base64.
-    pub is_base64_encoded: bool,
+    /// The body.
+    pub content: Content,
+}
+
+/// All members but the body, as Lambda spells them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    status_code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_description: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: &'a BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    multi_value_headers: &'a BTreeMap<&'static str, [String; 1]>,
+    is_base64_encoded: bool,
+}
+
+/// Between the envelope and the body, and behind it.
+const BODY: (&str, &str) = (",\"body\":", "}");
+
+impl Buffered {
+    /// The JSON document. A picture is encoded straight into it: base64 has nothing that JSON would escape, and megabytes
+    /// need not be looked at again for that.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = self.envelope();
+        // Without its last brace the envelope takes one more member.
+        json.pop();
+        match &self.content {
+            Content::Text(text) => {
+                json.extend_from_slice(BODY.0.as_bytes());
+                json.extend_from_slice(serde_json::Value::from(text.as_str()).to_string().as_bytes());
+            }
+            Content::Picture(bytes) => {
+                json.reserve_exact(base64_len(bytes) + BODY.0.len() + BODY.1.len() + 2);
+                json.extend_from_slice(BODY.0.as_bytes());
+                json.push(b'"');
+                let start = json.len();
+                json.resize(start + base64_len(bytes), b'=');
+                // The room is just right, so this cannot fail.
+                let written = STANDARD.encode_slice(bytes, &mut json[start..]).unwrap_or(0);
+                json.truncate(start + written);
+                json.push(b'"');
+            }
+        }
+        json.extend_from_slice(BODY.1.as_bytes());
+        json
+    }
+
+    /// Bytes of the document.
+    fn length(&self) -> usize {
+        let body = match &self.content {
+            Content::Text(text) => serde_json::Value::from(text.as_str()).to_string().len(),
+            Content::Picture(bytes) => base64_len(bytes) + 2,
+        };
+        self.envelope().len() - 1 + BODY.0.len() + body + BODY.1.len()
+    }
+
+    fn envelope(&self) -> Vec<u8> {
+        let envelope = Envelope {
+            status_code: self.status_code,
+            status_description: self.status_description.as_deref(),
+            headers: &self.headers,
+            multi_value_headers: &self.multi_value_headers,
+            is_base64_encoded: matches!(self.content, Content::Picture(_)),
+        };
+        // Numbers, texts and maps of texts can always be written.
+        serde_json::to_vec(&envelope).unwrap_or_else(|_| b"{}".to_vec())
+    }
+}
+
+/// Length in base64, with padding.
+fn base64_len(bytes: &[u8]) -> usize {
+    bytes.len().div_ceil(3) * 4
 }
 
 /// A reply in pieces.
@@ -90,16 +156,19 @@ pub struct Streamed {
 }
 
 /// What is to be said, in no form yet.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<&'static str, String>,
     pub(crate) content: Content,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Content {
+/// A body, before it is encoded for anybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// JSON of ours.
     Text(String),
+    /// What the endpoint made.
     Picture(Bytes),
 }
 
@@ -112,63 +181,47 @@ impl Answer {
     }
 }
 
-/// Whether an answer fits into what its source can take.
+/// Gives an answer the form its source needs, if a picture in it fits.
 ///
 /// # Errors
-/// The picture does not. Texts of ours always do.
-pub(crate) fn fits(answer: &Answer, source: Source, mode: UrlMode) -> Result<(), Problem> {
-    let Content::Picture(bytes) = &answer.content else { return Ok(()) };
-    let (total, limit) = match streams(source, mode) {
-        true => (bytes.len(), STREAM_LIMIT),
-        false => {
-            let envelope = serde_json::to_string(&envelope(answer, source)).map_or(0, |json| json.len());
-            // Base64 has nothing that JSON would escape.
-            (envelope + bytes.len().div_ceil(3) * 4, limit(source))
-        }
+/// It does not.
+pub(crate) fn deliver(answer: Answer, source: Source, mode: UrlMode) -> Result<Reply, Problem> {
+    let reply = form(answer, source, mode);
+    let (picture, length, limit) = match &reply {
+        Reply::Streamed(reply) => (&reply.body, reply.body.len(), STREAM_LIMIT),
+        Reply::Buffered(buffered) => match &buffered.content {
+            Content::Picture(picture) => (picture, buffered.length(), limit(source)),
+            Content::Text(_) => return Ok(reply),
+        },
     };
-    if total > limit { Err(too_large(bytes, total, limit, source)) } else { Ok(()) }
+    if length > limit { Err(too_large(picture, length, limit, source)) } else { Ok(reply) }
 }
 
 /// Gives an answer the form its source needs.
-pub(crate) fn deliver(answer: Answer, source: Source, mode: UrlMode) -> Reply {
-    if streams(source, mode) {
-        let Answer { status, headers, content } = answer;
+pub(crate) fn form(answer: Answer, source: Source, mode: UrlMode) -> Reply {
+    let Answer { status, headers, content } = answer;
+    if source == Source::FunctionUrl && mode == UrlMode::Stream {
         let body = match content {
             Content::Text(text) => text.into(),
             Content::Picture(bytes) => bytes,
         };
         return Reply::Streamed(Streamed { status, headers, body });
     }
-    let mut reply = envelope(&answer, source);
-    reply.body = match answer.content {
-        Content::Text(text) => text,
-        Content::Picture(bytes) => STANDARD.encode(&bytes),
-    };
-    Reply::Buffered(reply)
-}
-
-fn streams(source: Source, mode: UrlMode) -> bool {
-    source == Source::FunctionUrl && mode == UrlMode::Stream
-}
-
-/// A reply without its body.
-fn envelope(answer: &Answer, source: Source) -> Buffered {
     let mut reply = Buffered {
-        status_code: answer.status,
+        status_code: status,
         status_description: None,
-        headers: answer.headers.clone(),
+        headers,
         multi_value_headers: BTreeMap::new(),
-        body: String::new(),
-        is_base64_encoded: matches!(answer.content, Content::Picture(_)),
+        content,
     };
     if let Source::LoadBalancer { multi_value } = source {
-        reply.status_description = Some(format!("{} {}", answer.status, words(answer.status)));
+        reply.status_description = Some(format!("{status} {}", words(status)));
         if multi_value {
             let headers = std::mem::take(&mut reply.headers);
             reply.multi_value_headers = headers.into_iter().map(|(name, value)| (name, [value])).collect();
         }
     }
-    reply
+    Reply::Buffered(reply)
 }
 
 fn limit(source: Source) -> usize {

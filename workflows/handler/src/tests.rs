@@ -57,9 +57,8 @@ fn buffered(reply: Reply) -> Buffered {
 }
 
 fn error_of(reply: Reply) -> Value {
-    let reply = buffered(reply);
-    assert!(!reply.is_base64_encoded);
-    let body: Value = serde_json::from_str(&reply.body).expect("JSON");
+    let Content::Text(text) = buffered(reply).content else { panic!("a picture") };
+    let body: Value = serde_json::from_str(&text).expect("JSON");
     body["error"].clone()
 }
 
@@ -73,7 +72,7 @@ async fn a_prompt_becomes_a_picture_for_every_source() {
         let endpoint = Fake::jpeg();
         let (reply, summary) = handle(&sample(name), &endpoint, UrlMode::Buffered).await;
         let reply = buffered(reply);
-        assert_eq!((reply.status_code, STANDARD.decode(&reply.body)), (200, Ok(JPEG.to_vec())), "{name}");
+        assert_eq!((reply.status_code, &reply.content), (200, &Content::Picture(JPEG.to_vec().into())), "{name}");
         let of =
             |header: &str| reply.headers.get(header).or(reply.multi_value_headers.get(header).map(|[value]| value));
         let got = ["Content-Type", SEED_HEADER, PROMPT_ID_HEADER, DURATION_HEADER, "Cache-Control"]

@@ -23,7 +23,7 @@ fn png(length: usize) -> Vec<u8> {
 
 fn wire(reply: &Reply) -> Value {
     match reply {
-        Reply::Buffered(reply) => serde_json::to_value(reply).expect("JSON"),
+        Reply::Buffered(reply) => serde_json::from_slice(&reply.to_json()).expect("JSON"),
         Reply::Streamed(_) => panic!("streamed"),
     }
 }
@@ -32,35 +32,35 @@ fn wire(reply: &Reply) -> Value {
 fn only_a_streaming_url_gets_a_stream() {
     for source in SOURCES {
         for mode in [UrlMode::Buffered, UrlMode::Stream] {
-            let reply = deliver(picture(png(20)), source, mode);
+            let reply = form(picture(png(20)), source, mode);
             let streamed = matches!(reply, Reply::Streamed(_));
             assert_eq!(streamed, source == Source::FunctionUrl && mode == UrlMode::Stream, "{source:?} {mode:?}");
         }
     }
-    let Reply::Streamed(reply) = deliver(picture(png(20)), Source::FunctionUrl, UrlMode::Stream) else { panic!() };
+    let Reply::Streamed(reply) = form(picture(png(20)), Source::FunctionUrl, UrlMode::Stream) else { panic!() };
     assert_eq!(
         (reply.status, &reply.body[..], reply.headers["Content-Type"].as_str()),
         (200, &png(20)[..], "image/png")
     );
     let text = Answer { status: 404, headers: BTreeMap::new(), content: Content::Text("x".into()) };
-    let Reply::Streamed(reply) = deliver(text, Source::FunctionUrl, UrlMode::Stream) else { panic!() };
+    let Reply::Streamed(reply) = form(text, Source::FunctionUrl, UrlMode::Stream) else { panic!() };
     assert_eq!((reply.status, &reply.body[..]), (404, &b"x"[..]));
 }
 
 #[test]
 fn each_source_gets_its_form() {
-    let plain = wire(&deliver(picture(vec![1, 2]), Source::HttpApi, UrlMode::Stream));
+    let plain = wire(&form(picture(vec![1, 2]), Source::HttpApi, UrlMode::Stream));
     let expected =
         json!({"statusCode": 200, "headers": {"Content-Type": "image/png"}, "body": "AQI=", "isBase64Encoded": true});
     assert_eq!(plain, expected);
-    let balancer = wire(&deliver(picture(vec![1]), Source::LoadBalancer { multi_value: false }, UrlMode::Buffered));
+    let balancer = wire(&form(picture(vec![1]), Source::LoadBalancer { multi_value: false }, UrlMode::Buffered));
     assert_eq!(
         (&balancer["statusDescription"], &balancer["headers"]["Content-Type"]),
         (&json!("200 OK"), &json!("image/png"))
     );
-    let multi = wire(&deliver(picture(vec![1]), Source::LoadBalancer { multi_value: true }, UrlMode::Buffered));
+    let multi = wire(&form(picture(vec![1]), Source::LoadBalancer { multi_value: true }, UrlMode::Buffered));
     assert_eq!((&multi["multiValueHeaders"], multi.get("headers")), (&json!({"Content-Type": ["image/png"]}), None));
-    let problem = wire(&deliver(Answer::problem(&Problem::invalid("no")), Source::RestApi, UrlMode::Buffered));
+    let problem = wire(&form(Answer::problem(&Problem::invalid("no")), Source::RestApi, UrlMode::Buffered));
     assert_eq!((&problem["statusCode"], &problem["isBase64Encoded"]), (&json!(400), &json!(false)));
     assert_eq!(problem["headers"]["Content-Type"], "application/json");
 }
@@ -69,15 +69,15 @@ fn each_source_gets_its_form() {
 #[test]
 fn the_limits_are_exact() {
     for source in SOURCES {
-        let passes = |length: usize| fits(&picture(png(length)), source, UrlMode::Buffered).is_ok();
+        let passes = |length: usize| deliver(picture(png(length)), source, UrlMode::Buffered).is_ok();
         let (mut low, mut high) = (100, 8_000_000);
         assert!(passes(low) && !passes(high));
         while high - low > 1 {
             let middle = usize::midpoint(low, high);
             if passes(middle) { low = middle } else { high = middle }
         }
-        let length = match deliver(picture(png(low)), source, UrlMode::Buffered) {
-            Reply::Buffered(reply) => serde_json::to_vec(&reply).expect("JSON").len(),
+        let length = match form(picture(png(low)), source, UrlMode::Buffered) {
+            Reply::Buffered(reply) => reply.to_json().len(),
             Reply::Streamed(_) => panic!("streamed"),
         };
         let limit = limit(source);
@@ -90,13 +90,13 @@ fn the_limits_are_exact() {
 #[test]
 fn a_stream_takes_what_a_buffer_does_not() {
     let answer = picture(png(25_000_000));
-    assert!(fits(&answer, Source::FunctionUrl, UrlMode::Stream).is_ok());
-    assert!(fits(&answer, Source::Direct, UrlMode::Stream).is_err());
+    assert!(deliver(answer.clone(), Source::FunctionUrl, UrlMode::Stream).is_ok());
+    assert!(deliver(answer, Source::Direct, UrlMode::Stream).is_err());
 }
 
 #[test]
 fn too_large_says_what_would_fit() {
-    let problem = |length, source| fits(&picture(png(length)), source, UrlMode::Buffered).expect_err("too large");
+    let problem = |length, source| deliver(picture(png(length)), source, UrlMode::Buffered).expect_err("too large");
     let large = problem(5_000_000, Source::FunctionUrl);
     assert_eq!((large.status, large.code.as_str()), (413, "picture_too_large"));
     assert!(
@@ -116,8 +116,26 @@ fn too_large_says_what_would_fit() {
     assert!(huge.message.contains("at most 18 % as wide"), "{}", huge.message);
     let mut jpeg = png(5_000_000);
     jpeg[..3].copy_from_slice(&[0xff, 0xd8, 0xff]);
-    let jpeg = fits(&picture(jpeg), Source::FunctionUrl, UrlMode::Buffered).expect_err("too large");
+    let jpeg = deliver(picture(jpeg), Source::FunctionUrl, UrlMode::Buffered).expect_err("too large");
     assert_eq!((&jpeg.details["format"], &jpeg.details["formats_that_fit"]), (&json!("jpeg"), &json!([])));
+}
+
+#[test]
+fn texts_are_escaped_and_lengths_are_known_before() {
+    for content in
+        [Content::Text("\"a\\\n\u{1}é".into()), Content::Picture(png(1).into()), Content::Picture(png(100).into())]
+    {
+        let answer =
+            Answer { status: 200, headers: BTreeMap::from([("A", "\"b\"".to_owned())]), content: content.clone() };
+        let Reply::Buffered(reply) = form(answer, Source::RestApi, UrlMode::Buffered) else { panic!("streamed") };
+        assert_eq!(reply.to_json().len(), reply.length());
+        let document: Value = serde_json::from_slice(&reply.to_json()).expect("JSON");
+        assert_eq!(document["headers"]["A"], "\"b\"");
+        match content {
+            Content::Text(text) => assert_eq!(document["body"], text),
+            Content::Picture(bytes) => assert_eq!(document["body"], STANDARD.encode(bytes)),
+        }
+    }
 }
 
 #[test]
