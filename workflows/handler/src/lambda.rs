@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use lambda_runtime::streaming::Body;
 use lambda_runtime::tower::layer::layer_fn;
 use lambda_runtime::{Error, LambdaEvent, LambdaInvocation, MetadataPrelude, Runtime, Service, service_fn};
-use lambda_runtime_api_client::{PooledClient, RuntimeApiClient, build_request};
+use lambda_runtime_api_client::{PooledClient, build_request};
 
 /// Left of the function's time for the reply itself.
 const REPLY_TIME: Duration = Duration::from_secs(1);

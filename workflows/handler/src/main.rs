@@ -1,6 +1,7 @@
 //! comfy-handler: `Handler` wired to Lambda and the SDK.
 
 mod lambda;
+mod memory;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 // One thread: the process serves one event at a time, and at 256 MB has a seventh of a processor.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
+    memory::keep();
     // No filter from the environment: at finer levels the runtime and the SDK log events and bodies, prompts included.
     tracing_subscriber::fmt().json().with_max_level(LevelFilter::INFO).with_target(false).init();
     let variable = |name: &str| std::env::var(name).ok();

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
@@ -105,11 +103,7 @@ impl Buffered {
                 json.reserve_exact(base64_len(bytes) + BODY.0.len() + BODY.1.len() + 2);
                 json.extend_from_slice(BODY.0.as_bytes());
                 json.push(b'"');
-                let start = json.len();
-                json.resize(start + base64_len(bytes), b'=');
-                // The room is just right, so this cannot fail.
-                let written = STANDARD.encode_slice(bytes, &mut json[start..]).unwrap_or(0);
-                json.truncate(start + written);
+                base64_simd::STANDARD.encode_append(bytes, &mut json);
                 json.push(b'"');
             }
         }
