@@ -118,7 +118,10 @@ fn model(status: u16, message: &str) -> Problem {
     let body: Value = serde_json::from_str(message).unwrap_or_default();
     let said = &body["error"];
     let text = |name: &str| said[name].as_str().filter(|text| !text.is_empty());
+    let code = text("code").unwrap_or("model_error");
     let status_for_caller = match status {
+        // The one thing that the caller alone is to blame for.
+        400 if matches!(code, "invalid_image" | "unused_image") => 400,
         // Statuses that mean the same for the caller.
         406 | 413 | 429 | 503 => status,
         // Refused or failed by ComfyUI, in words of the container that ComfyUI runs in.
@@ -139,13 +142,14 @@ fn model(status: u16, message: &str) -> Problem {
         (Value::Null, false) => details["original"] = message.into(),
         (original, _) => details["original"] = original.clone(),
     }
-    let code = text("code").unwrap_or("model_error");
     let message = text("message").unwrap_or("the container could not make the picture");
     let problem = Problem::new(status_for_caller, code, message).details(details);
     match status_for_caller {
         429 | 503 => {
             let wait = original["retry_after"].as_u64().filter(|seconds| (1..=3600).contains(seconds));
-            problem.retry_after(wait.unwrap_or(RETRY_BUSY))
+            // What the container's own Retry-After says stays at SageMaker. A job that was lost can be had again at once.
+            let usual = if matches!(code, "job_lost" | "interrupted") { 1 } else { RETRY_BUSY };
+            problem.retry_after(wait.unwrap_or(usual))
         }
         _ => problem,
     }

@@ -14,6 +14,8 @@ fn statuses_and_codes() {
         (model(500, container), 424, "invalid_workflow", None),
         (model(406, container), 406, "invalid_workflow", None),
         (model(413, container), 413, "invalid_workflow", None),
+        (model(400, r#"{"error":{"code":"invalid_image","message":"m"}}"#), 400, "invalid_image", None),
+        (model(503, r#"{"error":{"code":"job_lost","message":"m"}}"#), 503, "job_lost", Some("1")),
         (model(422, "cut JSON {"), 424, "model_error", None),
         (model(500, "plain text"), 502, "model_error", None),
         (model(500, ""), 502, "model_error", None),
