@@ -68,6 +68,10 @@ impl Request {
 
 /// The nearest of some names, if one is near.
 pub(crate) fn nearest<'a>(name: &str, among: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Nobody mistypes a whole page, and comparing one takes time by its length.
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     let name = name.to_ascii_lowercase();
     let scored = among.into_iter().map(|known| (strsim::jaro_winkler(&name, &known.to_ascii_lowercase()), known));
     scored.filter(|(score, _)| *score >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)

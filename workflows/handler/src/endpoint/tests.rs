@@ -5,7 +5,7 @@ use aws_sdk_sagemakerruntime::error::ErrorMetadata;
 use aws_sdk_sagemakerruntime::types::error::{ModelError, ServiceUnavailable, ValidationError};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 
@@ -89,6 +89,14 @@ async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String>
             return None;
         }
     }
+}
+
+/// A port of our own that refuses connections, until it is listened on.
+fn reserved() -> (TcpSocket, std::net::SocketAddr) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let address = socket.local_addr().expect("an address");
+    (socket, address)
 }
 
 fn environment(url: &str) -> Environment {
@@ -196,9 +204,7 @@ async fn throttling_is_repeated() {
 
 #[tokio::test]
 async fn a_connection_that_never_was_is_repeated() {
-    let reserved = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = reserved.local_addr().expect("an address");
-    drop(reserved);
+    let (_reserved, address) = reserved();
     let error = endpoint(&format!("http://{address}")).invoke(call(LONG)).await.expect_err("nobody listens");
     assert_eq!(error, InvokeError::Unreachable("no connection".into()));
 
@@ -219,10 +225,8 @@ async fn a_connection_that_never_was_is_repeated() {
 
 #[tokio::test]
 async fn a_connect_error_then_a_picture() {
-    // The port is free at first and taken by the server between two attempts.
-    let reserved = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = reserved.local_addr().expect("an address");
-    drop(reserved);
+    // Nobody listens at first, and the server does between two attempts.
+    let (reserved, address) = reserved();
     let retries = Retries { attempts: 100, wait: Duration::from_millis(2) };
     let endpoint = Endpoint::new("app".into(), environment(&format!("http://{address}")), retries);
     let script = Arc::new(Mutex::new(VecDeque::from([picture()])));
@@ -230,7 +234,7 @@ async fn a_connect_error_then_a_picture() {
     let seen = Arc::clone(&requests);
     let server = async move {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let listener = TcpListener::bind(address).await.expect("the port again");
+        let listener = reserved.listen(8).expect("listens");
         let (stream, _) = listener.accept().await.expect("a connection");
         serve(stream, script, seen).await;
     };

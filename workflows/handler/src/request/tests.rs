@@ -127,6 +127,12 @@ fn images_get_names_of_their_content() {
 }
 
 #[test]
+fn names_of_a_page_are_not_compared() {
+    assert_eq!(nearest("prompt_fil", FIELDS), Some("prompt_file"));
+    assert_eq!(nearest(&"prompt_file".repeat(100_000), FIELDS), None);
+}
+
+#[test]
 fn what_is_shown_of_a_callers_text_is_short_and_in_one_line() {
     let text = shown(&format!("a\n\"{}", "é".repeat(1000)));
     assert!(text.starts_with("\"a\\n\\\"é") && text.ends_with("…\"") && text.chars().count() < 80, "{text}");

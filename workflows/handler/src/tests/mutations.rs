@@ -4,7 +4,7 @@ use super::*;
 use serde_json::Map;
 
 /// Damaged events for each sample.
-const ROUNDS: u64 = 1_500;
+const ROUNDS: u64 = 600;
 
 /// A small generator of its own (SplitMix64), so that a failure is found again by its number.
 struct Draw(u64);
