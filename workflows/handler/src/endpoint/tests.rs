@@ -224,6 +224,17 @@ async fn a_connection_that_never_was_is_repeated() {
 }
 
 #[tokio::test]
+async fn a_connection_that_takes_too_long_never_was() {
+    let (socket, address) = reserved();
+    // Room for one that is not accepted; the kernel passes over all others.
+    let _listener = socket.listen(0).expect("listens");
+    let _only = TcpStream::connect(address).await.expect("the one");
+    let retries = Retries { attempts: 1, wait: Duration::ZERO };
+    let endpoint = Endpoint::new("app".into(), environment(&format!("http://{address}")), retries);
+    assert_eq!(endpoint.invoke(call(LONG)).await, Err(InvokeError::Unreachable("no connection".into())));
+}
+
+#[tokio::test]
 async fn a_connect_error_then_a_picture() {
     // Nobody listens at first, and the server does between two attempts.
     let (reserved, address) = reserved();
