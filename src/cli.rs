@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+mod workflow;
+
+pub use workflow::{WorkflowAction, WorkflowArgs};
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -217,6 +221,8 @@ pub enum Verb {
     /// Print the CloudFormation templates and parameters exactly as they would be sent
     #[command(after_help = RENDER_EXAMPLES)]
     Render(Render),
+    /// Look at the workflows: check them, list them, fill one
+    Workflow(WorkflowArgs),
     /// Look at the config file: check it, show the settings, print its JSON Schema
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
@@ -236,6 +242,7 @@ impl Verb {
             Verb::Scale(_) => "scale",
             Verb::Destroy(_) => "destroy",
             Verb::Render(_) => "render",
+            Verb::Workflow(_) => "workflow",
             Verb::Config(_) => "config",
             Verb::Completions(_) => "completions",
         }

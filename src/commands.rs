@@ -12,6 +12,7 @@ pub mod show;
 pub mod status;
 pub mod up;
 pub mod update_model;
+pub mod workflow;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub struct Done {
     pub text: String,
     /// `data` of the JSON envelope.
     pub data: Value,
-    /// The exit code; only `plan --detailed-exitcode` uses another than 0.
+    /// The exit code; only `plan --detailed-exitcode` and `workflow check` use another than 0.
     pub exit_code: u8,
 }
 
@@ -89,6 +90,7 @@ impl Context<'_> {
 pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<Done> {
     match &cli.verb {
         Verb::Config(args) => return config::run(cli, args, ui),
+        Verb::Workflow(args) => return workflow::run(cli, args, ui),
         Verb::Completions(args) => {
             let script = String::from_utf8_lossy(&crate::cli::completions(args.shell)).into_owned();
             return Ok(Done::new(script, Value::Null));
@@ -121,7 +123,7 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::UpdateModel(args) => update_model::run(&context, args).await,
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
-        Verb::Render(_) | Verb::Config(_) | Verb::Completions(_) => unreachable!("answered above"),
+        Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => unreachable!("answered above"),
     };
     done.map_err(|e| match e.kind() {
         Kind::Interrupted if e.hint().is_none() => e.next(format!("to go on: {}", context.resume)),

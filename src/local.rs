@@ -5,3 +5,4 @@ pub mod function;
 pub mod image;
 pub mod models;
 pub mod sources;
+pub mod workflows;

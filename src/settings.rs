@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::config::problem::Problems;
 
 pub(crate) use resolve::switch;
-pub use resolve::{Ambient, VARIABLES, config_problems, resolve};
+pub use resolve::{Ambient, VARIABLES, app, config_problems, resolve};
 
 /// The decided settings of one run.
 #[derive(Debug, Clone)]
@@ -48,6 +48,17 @@ pub struct Settings {
     pub handler: Option<PathBuf>,
     /// Where each value that is not from the file came from: (path, origin), for `config show --origin`.
     pub origins: Vec<(String, String)>,
+    /// Problems that do not stop the run, for the user to read.
+    pub warnings: Problems,
+}
+
+/// The app, for verbs that look at files alone.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The config with overlay, environment and flags applied.
+    pub config: Config,
+    /// Directory of the config file; relative paths start here.
+    pub root: PathBuf,
     /// Problems that do not stop the run, for the user to read.
     pub warnings: Problems,
 }

@@ -86,6 +86,14 @@ pub fn scan(
     digest::digest(selected, cache, rehash, reporter)
 }
 
+/// The paths of the files of `dir` as [`scan`] would take them, without reading any. Blocking.
+///
+/// # Errors
+/// As [`scan`], but for what only shows when files are read.
+pub fn paths(dir: &Path, globs: &[String]) -> Result<Vec<String>> {
+    Ok(select(walk::walk(dir)?, globs)?.into_iter().map(|found| found.path).collect())
+}
+
 /// Keeps what the globs select.
 fn select(found: Vec<walk::Found>, globs: &[String]) -> Result<Vec<walk::Found>> {
     if globs.is_empty() {

@@ -6,6 +6,7 @@ use super::cache::DigestCache;
 use super::function::{self, FunctionPackage, Handler};
 use super::image::{self, ImageContext};
 use super::models::{self, ModelTree};
+use super::workflows::{self, Surroundings};
 use crate::config::Packaging;
 use crate::error::{Error, Result};
 use crate::pack::{Layout, Manifest};
@@ -82,20 +83,31 @@ pub fn image(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources
 /// The function package, unless the function is off. Blocking; may build the binary.
 ///
 /// # Errors
-/// What is wrong with the binary or the workflows.
+/// What is wrong with the binary, and workflows that cannot be read. What else is wrong with a workflow is a warning: the
+/// others can be used all the same, and its models may come later.
 pub fn function(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources) -> Result<Option<LocalFunction>> {
     let config = &settings.config.lambda;
     if !config.enabled {
         return Ok(None);
     }
-    let workflows = settings.root.join(&settings.config.workflows);
+    let dir = settings.root.join(&settings.config.workflows);
     let exe = std::env::current_exe().ok();
     let handler =
         match function::find_handler(settings.handler.as_deref(), exe.as_deref(), function::checkout().as_deref())? {
             Handler::Found(file) => file,
             Handler::Build(checkout) => function::build_handler(&checkout, reporter)?,
         };
-    let package = function::package(&handler, &workflows, config.architecture)?;
+    let package = function::package(&handler, &dir, config.architecture)?;
+    let models = match &sources.model {
+        Some(tree) => Some(tree.files.iter().map(|file| &file.path).collect()),
+        None => workflows::models(&settings.root, &settings.config)?,
+    };
+    let surroundings = Surroundings::of(&settings.config, models);
+    for checked in workflows::check_all(&settings.root, &settings.config, &surroundings)? {
+        if let Some(warning) = checked.warning() {
+            reporter.report(Event::Warning(warning));
+        }
+    }
     let local =
         LocalFunction { key: package.key.clone(), bytes: package.zip.len() as u64, architecture: package.architecture };
     sources.function = Some(package);

@@ -9,7 +9,7 @@ use crate::config::problem::Problems;
 use crate::config::tree::{Node, Origin};
 use crate::error::{Error, Result};
 
-use super::{Settings, duration, show};
+use super::{App, Settings, duration, show};
 
 /// Waiting longer than this for one operation is a decision, not a default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(90 * 60);
@@ -158,6 +158,23 @@ pub fn resolve(cli: &Cli, ambient: &Ambient<'_>) -> Result<Settings> {
         origins,
         warnings,
     })
+}
+
+/// The app without what only AWS needs: no region has to be known. `None` if no config file was named and there is none
+/// here.
+///
+/// # Errors
+/// [`crate::error::Kind::Usage`] with every problem of the file, the flags and the variables.
+pub fn app(cli: &Cli, ambient: &Ambient<'_>) -> Result<Option<App>> {
+    let named = pick(text(cli.global.config.as_ref()), "--config", ambient, "COMFY_DEPLOY_CONFIG").is_some();
+    if !named && load::find(ambient.cwd).is_err() {
+        return Ok(None);
+    }
+    let (file, shown) = config_file(cli, ambient)?;
+    let environment = pick(cli.global.env.clone(), "--env", ambient, "COMFY_DEPLOY_ENV").map(|(value, _)| value);
+    let loaded = load::load(load::read(&file, &shown)?, environment.as_deref(), overrides(cli, ambient))?;
+    let root = file.parent().unwrap_or(ambient.cwd).to_path_buf();
+    Ok(Some(App { config: loaded.config, root, warnings: loaded.warnings }))
 }
 
 /// Every problem of the config file, for `config check`: each overlay is tried in turn, not only the chosen one.

@@ -314,3 +314,36 @@ fn a_function_that_cannot_be_packed() {
     refused(up(env!("CARGO_BIN_EXE_comfy-deploy")), 2, &["workflows"]);
     nothing_made(&sandbox);
 }
+
+#[test]
+fn workflows_that_will_not_run_are_told_before_the_question() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "lambda: {url: aws_iam}\n");
+    // The smallest thing that passes for a handler: the header of a static executable for x86-64.
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(64, 0);
+    (elf[16], elf[18], elf[20], elf[24]) = (2, 62, 1, 1);
+    fs::write(app.path("handler"), elf).unwrap();
+    let workflow = |target: &str| {
+        format!(
+            r#"{{"1":{{"class_type":"EmptyImage","inputs":{{"width":64,"height":64,"batch_size":1,"color":0}}}},
+            "2":{{"class_type":"SaveImage","inputs":{{"images":["{target}",0],"filename_prefix":"POSITIVE_PROMPT_PLACEHOLDER"}}}}}}"#
+        )
+    };
+    app.write("workflows/workflow_api.json", &workflow("77"));
+    let plan = app.run(&["plan", "--handler", "handler"]).exits(0);
+    let told = "workflow workflows/workflow_api.json: 1 error, such as error: node 2 (SaveImage), images: \
+                it is linked to node \"77\", which is not there";
+    assert!(plan.stderr.contains(told), "{}", plan.stderr);
+    let check = app.run(&["workflow", "check", "--output", "json"]).exits(2);
+    let data = check.data();
+    assert_eq!(data["errors"], 1, "{data}");
+    let finding = &data["workflows"][0]["findings"][0];
+    assert_eq!(
+        (&finding["severity"], &finding["kind"], &finding["node"], &finding["input"]),
+        (&"error".into(), &"dangling_link".into(), &"2".into(), &"images".into())
+    );
+    app.write("workflows/workflow_api.json", &workflow("1"));
+    let plan = app.run(&["plan", "--handler", "handler"]).exits(0);
+    assert!(!plan.stderr.contains("workflow "), "{}", plan.stderr);
+}

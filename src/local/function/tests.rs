@@ -86,11 +86,11 @@ fn a_handler_that_is_not_there_is_an_error_with_the_path() {
 fn workflows_that_cannot_run_are_refused_with_file_and_reason() {
     let cases = [
         ("{", "not JSON"),
-        ("[]", "not an object"),
+        ("[]", "not a JSON object"),
         ("{}", "no nodes"),
         (r#"{"nodes":[],"links":[],"version":0.4}"#, "editor"),
-        (r#"{"3":{"inputs":{}}}"#, "\"3\" has no class_type"),
-        (r#"{"3":5}"#, "\"3\" has no class_type"),
+        (r#"{"3":{"inputs":{}}}"#, "\"3\" is not a node: it has no class_type"),
+        (r#"{"3":5}"#, "\"3\" is not a node: it is not an object"),
     ];
     for (text, reason) in cases {
         let dir = directory(&[(DEFAULT_WORKFLOW, GOOD), ("bad.json", text)]);

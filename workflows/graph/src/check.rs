@@ -68,6 +68,8 @@ pub enum Kind {
     MisspeltInput,
     /// A value that cannot be converted to the input's type.
     WrongType,
+    /// A value where only another node's output can be.
+    LiteralForLink,
     /// A number beyond the limits of its input.
     OutOfRange,
     /// A name that is not among the choices of its input.
@@ -91,6 +93,7 @@ impl Kind {
             Kind::MissingInput => "missing_input",
             Kind::MisspeltInput => "misspelt_input",
             Kind::WrongType => "wrong_type",
+            Kind::LiteralForLink => "literal_for_link",
             Kind::OutOfRange => "out_of_range",
             Kind::NoSuchChoice => "no_such_choice",
         }
@@ -157,6 +160,7 @@ pub fn check(workflow: &Workflow, known: &Known<'_>) -> Vec<Finding> {
     };
     check.graph();
     let needed = check.needed();
+    check.cycles(&needed);
     for node in workflow.views() {
         let before = check.findings.len();
         check.class(node);
@@ -223,5 +227,5 @@ impl Check<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "core-classes"))]
 mod tests;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::parse::Workflow;
+
 /// Node classes, as a ComfyUI of some version has them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classes {
@@ -102,9 +104,33 @@ impl Classes {
         self.api.contains(name)
     }
 
+    /// Whether values of a type come out of nodes alone: nobody can type a model or a picture.
+    pub(crate) fn only_linked(&self, kind: &str) -> bool {
+        !matches!(kind, "STRING" | "BOOLEAN" | "INT" | "FLOAT" | "*")
+            && self.classes.values().any(|class| class.outputs.iter().any(|output| output == kind))
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.classes.keys().map(String::as_str)
+    }
+
+    /// The model files that a workflow names, as folder and name, each once, in the order of the file. Links and names of
+    /// classes that are not known are left out.
+    pub fn model_files(&self, workflow: &Workflow) -> Vec<(String, String)> {
+        let mut files = Vec::new();
+        for node in workflow.views() {
+            let Some(class) = self.get(node.class()) else { continue };
+            for (name, value) in node.inputs() {
+                let kind = class.inputs.get(name).map(|input| &input.kind);
+                let (Some(InputType::Model { folder, also }), Some(file)) = (kind, value.as_str()) else { continue };
+                let entry = (folder.clone(), file.to_owned());
+                if !also.contains(&entry.1) && !files.contains(&entry) {
+                    files.push(entry);
+                }
+            }
+        }
+        files
     }
 
     /// What an [`InputType::Choice`] offers.

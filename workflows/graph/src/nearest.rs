@@ -1,22 +1,40 @@
 //! "Did you mean", and text of others in messages.
 
-/// The name that was probably meant, if one is near: a third of the characters may differ, and two in any case.
-/// Upper and lower case do not count as a difference.
+/// The name that was probably meant, if one is near: a third of the characters may differ, and two in any case, or one
+/// of both goes on where the other ends. Upper and lower case do not count as a difference.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = name.to_lowercase();
     let length = wanted.chars().count();
     // Nobody mistypes a whole page; the distance takes time and memory by the square.
-    if length > 200 {
+    if length > LONGEST {
         return None;
     }
-    let limit = (length / 3).max(2);
+    let wanted_stem = stem(&wanted);
+    let limit = (wanted_stem.chars().count() / 3).max(2);
+    let is_near = |candidate: &str| {
+        let lower = candidate.to_lowercase();
+        let (candidate_stem, distance) = (stem(&lower), strsim::damerau_levenshtein(&wanted, &lower));
+        let shorter = wanted_stem.len().min(candidate_stem.len());
+        let goes_on = wanted_stem.starts_with(candidate_stem) || candidate_stem.starts_with(wanted_stem);
+        let enough_in_common = distance <= limit && distance < length.max(lower.chars().count());
+        (enough_in_common || (goes_on && shorter >= SHORTEST)).then_some(distance)
+    };
     known
         .into_iter()
-        .filter(|candidate| candidate.len() <= 4 * 300)
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= limit && *distance < length.max(candidate.chars().count()))
+        .filter(|candidate| candidate.len() <= LONGEST)
+        .filter_map(|candidate| Some((is_near(candidate)?, candidate)))
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// Characters beyond which a name is not compared.
+const LONGEST: usize = 200;
+/// Characters that a name must have to be the beginning of another one, not just a part.
+const SHORTEST: usize = 5;
+
+/// Without the end of a file's name, which says nothing about which file is meant.
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// `; did you mean X?`, or nothing.
@@ -39,7 +57,7 @@ mod tests {
 
     #[test]
     fn near_names_and_far_ones() {
-        let names = ["sd_xl_base_1.0.safetensors", "flux1-dev-fp8.safetensors", "steps", "cfg"];
+        let names = ["sd_xl_base_1.0.safetensors", "flux1-dev-fp8.safetensors", "base.safetensors", "steps", "cfg"];
         for (name, near) in [
             ("sdxl_base_1.0.safetensors", Some("sd_xl_base_1.0.safetensors")),
             ("SD_XL_BASE_1.0.SAFETENSORS", Some("sd_xl_base_1.0.safetensors")),
@@ -47,6 +65,7 @@ mod tests {
             ("step", Some("steps")),
             ("cgf", Some("cfg")),
             ("denoise", None),
+            ("t5.safetensors", None),
             ("", None),
         ] {
             assert_eq!(nearest(name, names), near, "{name}");

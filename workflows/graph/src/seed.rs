@@ -1,9 +1,8 @@
 //! Which inputs are seeds.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
 
 use crate::fill::Place;
-use crate::node::{Link, Node};
 use crate::parse::Workflow;
 
 /// Inputs that are seeds, by name: KSampler and most others; KSamplerAdvanced, SamplerCustom and RandomNoise.
@@ -23,11 +22,20 @@ pub(crate) fn is_seed(input: &str) -> bool {
 /// node that is linked to such inputs and to no others. A value that something else uses too (steps, a width) is
 /// somebody's choice and stays, and so does a seed that another node computes.
 pub(crate) fn places(workflow: &Workflow) -> Vec<Place> {
+    let mut only_seeds: BTreeMap<&str, bool> = BTreeMap::new();
+    for (name, link) in workflow.views().flat_map(|node| node.links()) {
+        *only_seeds.entry(link.node).or_insert(true) &= is_seed(name);
+    }
     let mut places = Vec::new();
     for node in workflow.views() {
         for (name, value) in node.inputs() {
-            // The fixed seeds of some exporters are strings of digits: those are texts and stay.
-            if value.is_number() && (is_seed(name) || (name == NUMBER_INPUT && feeds_only_seeds(workflow, node))) {
+            // The fixed seeds of some exporters are strings of digits: those are texts and stay. And a fraction is no
+            // seed, whatever it is linked to.
+            let is_place = (is_seed(name) && value.is_number())
+                || (name == NUMBER_INPUT
+                    && (value.is_u64() || value.is_i64())
+                    && only_seeds.get(node.id()).is_some_and(|only| *only));
+            if is_place {
                 places.push(Place::new(node.id(), name));
             }
         }
@@ -35,23 +43,10 @@ pub(crate) fn places(workflow: &Workflow) -> Vec<Place> {
     places
 }
 
-fn feeds_only_seeds(workflow: &Workflow, source: Node<'_>) -> bool {
-    // A fraction is no seed, whatever it is linked to.
-    if !source.inputs().get(NUMBER_INPUT).is_some_and(|value| value.is_u64() || value.is_i64()) {
-        return false;
-    }
-    let mut uses = workflow.views().flat_map(|node| node.inputs()).filter(|(_, value)| links_to(value, source.id()));
-    uses.next().is_some_and(|(name, _)| is_seed(name)) && uses.all(|(name, _)| is_seed(name))
-}
-
-fn links_to(value: &Value, id: &str) -> bool {
-    Link::of(value).is_some_and(|link| link.node == id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn found(value: Value) -> Vec<String> {
         let workflow = Workflow::from_value(value).expect("a workflow");

@@ -23,7 +23,6 @@ impl<'a> Check<'a> {
             );
             self.find_whole(Severity::Warning, Kind::NoPlaceholder, message);
         }
-        self.cycles();
     }
 
     fn outputs(&mut self) {
@@ -51,7 +50,7 @@ impl<'a> Check<'a> {
     }
 
     /// One finding for each link that closes a circle, at the node that has the link.
-    fn cycles(&mut self) {
+    pub(super) fn cycles(&mut self, needed: &BTreeSet<&str>) {
         let targets: BTreeMap<&str, Vec<&str>> = self
             .nodes
             .iter()
@@ -96,7 +95,8 @@ impl<'a> Check<'a> {
             let more = if cycle.len() > SHOWN { " <- ..." } else { "" };
             let message =
                 format!("nodes need each other in a circle: {}{more} <- {}", ids.join(" <- "), cycle[0].escape_debug());
-            self.find(Severity::Error, Kind::Cycle, node, None, message);
+            let severity = if needed.contains(node.id()) { Severity::Error } else { Severity::Warning };
+            self.find(severity, Kind::Cycle, node, None, message);
         }
     }
 

@@ -49,7 +49,7 @@ impl Check<'_> {
             return;
         };
         let wanted = classes.get(node.class()).and_then(|class| class.inputs.get(name)).map(|input| &input.kind);
-        if let Some(wanted) = wanted.and_then(type_name)
+        if let Some(wanted) = wanted.map(type_name)
             && !overlap(given, wanted)
         {
             let message = format!(
@@ -65,21 +65,19 @@ impl Check<'_> {
     }
 }
 
-/// The type that a link to an input must have. Names of files and choices are left alone: classes give those in more
-/// ways than the list of classes tells.
-fn type_name(kind: &InputType) -> Option<&str> {
+/// The type that a link to an input must have. One of some names is a type of its own, which texts do not have.
+fn type_name(kind: &InputType) -> &str {
     match kind {
-        InputType::Of(name) => Some(name),
-        InputType::Int { .. } => Some("INT"),
-        InputType::Float { .. } => Some("FLOAT"),
-        InputType::Choice(_) | InputType::Model { .. } | InputType::File => None,
+        InputType::Of(name) => name,
+        InputType::Int { .. } => "INT",
+        InputType::Float { .. } => "FLOAT",
+        InputType::Choice(_) | InputType::Model { .. } | InputType::File => "COMBO",
     }
 }
 
 /// Both may name several types; one in common is enough.
 fn overlap(given: &str, wanted: &str) -> bool {
-    let types = |text: &'static str, all: &str| all.split(',').any(|one| one.trim() == text);
-    types("*", given)
-        || types("*", wanted)
-        || given.split(',').any(|one| wanted.split(',').any(|other| one.trim() == other.trim()))
+    let given: Vec<&str> = given.split(',').map(str::trim).collect();
+    let wanted: Vec<&str> = wanted.split(',').map(str::trim).collect();
+    given.contains(&"*") || wanted.contains(&"*") || given.iter().any(|one| wanted.contains(one))
 }

@@ -75,7 +75,7 @@ fn has_extension(name: &str, extensions: &[&str]) -> bool {
 impl Check<'_> {
     pub(super) fn models(&mut self, node: Node<'_>) {
         let (Some(classes), Some(models)) = (self.known.classes, self.known.models) else { return };
-        let Some(class) = classes.get(node.class()) else { return };
+        let Some(class) = classes.get(node.class()) else { return self.models_of_unknown(node, models) };
         for (name, value) in node.inputs() {
             let (Some(input), Some(file)) = (class.inputs.get(name), value.as_str()) else { continue };
             let InputType::Model { folder, also } = &input.kind else { continue };
@@ -87,8 +87,21 @@ impl Check<'_> {
             // A file in another directory is the same file, however long the path is.
             let base = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_lowercase();
             let same = names.iter().copied().find(|known| base(known) == base(file));
-            let near = same.or_else(|| nearest(file, names)).map(str::to_owned);
+            let near =
+                same.or_else(|| nearest(file, names).filter(|_| models.elsewhere(file).is_none())).map(str::to_owned);
             self.find(Severity::Error, Kind::MissingModel, node, Some(name), message).nearest = near;
+        }
+    }
+
+    /// Which folder a custom node reads is not known; that the file is in none of them is.
+    fn models_of_unknown(&mut self, node: Node<'_>, models: &Models) {
+        for (name, value) in node.inputs() {
+            let Some(file) = value.as_str().filter(|file| has_extension(file, &EXTENSIONS)) else { continue };
+            if models.elsewhere(file).is_none() {
+                let message = format!("no folder of the models has {}", quote(file));
+                let near = nearest(file, models.0.values().flatten().map(String::as_str)).map(str::to_owned);
+                self.find(Severity::Warning, Kind::MissingModel, node, Some(name), message).nearest = near;
+            }
         }
     }
 

@@ -33,20 +33,20 @@ impl Check<'_> {
     }
 
     /// As ComfyUI does: convert first, then compare.
-    fn value(&mut self, node: Node<'_>, name: &str, kind: &InputType, value: &Value) {
-        // A list of values comes wrapped, because a bare array is a link.
-        let value = value.get("__value__").unwrap_or(value);
+    fn value(&mut self, node: Node<'_>, input: &str, kind: &InputType, value: &Value) {
         if value.is_array() {
-            return;
+            return; // A link, or a broken one.
         }
+        // A list of values comes wrapped for that reason.
+        let value = value.get("__value__").unwrap_or(value);
         match kind {
             InputType::Int { min, max } => match whole(value) {
-                Some(number) => self.range(node, name, number, *min, *max),
-                None => self.wrong_type(node, name, "a whole number", value),
+                Some(number) => self.range(node, input, number, *min, *max),
+                None => self.wrong_type(node, input, "a whole number", value),
             },
             InputType::Float { min, max } => match number(value) {
-                Some(number) => self.range(node, name, number, *min, *max),
-                None => self.wrong_type(node, name, "a number", value),
+                Some(number) => self.range(node, input, number, *min, *max),
+                None => self.wrong_type(node, input, "a number", value),
             },
             InputType::Choice(list) => {
                 let choices = self.known.classes.map_or(&[][..], |classes| classes.choices(*list));
@@ -58,12 +58,19 @@ impl Check<'_> {
                 let near = near.map(str::to_owned);
                 let known = self.known.classes.map_or("", |classes| classes.comfyui.as_str());
                 let message = format!("{shown} is not one of the {} choices of ComfyUI {known}", choices.len());
-                self.find(self.misfit(), Kind::NoSuchChoice, node, Some(name), message).nearest = near;
+                self.find(self.misfit(), Kind::NoSuchChoice, node, Some(input), message).nearest = near;
             }
             InputType::Model { .. } | InputType::File if !value.is_string() => {
-                self.wrong_type(node, name, "the name of a file", value);
+                self.wrong_type(node, input, "the name of a file", value);
             }
-            // Texts and booleans are made of anything; other types come by links or from the class's own editor.
+            InputType::Of(name) if self.known.classes.is_some_and(|classes| classes.only_linked(name)) => {
+                // Python's None stands for an optional input that is not there.
+                if !value.is_null() {
+                    let message = format!("it takes {name} from another node, and has {}", quote(&value.to_string()));
+                    self.find(self.misfit(), Kind::LiteralForLink, node, Some(input), message);
+                }
+            }
+            // Texts and booleans are made of anything; other types have an editor of their own.
             InputType::Model { .. } | InputType::File | InputType::Of(_) => {}
         }
     }
@@ -99,7 +106,7 @@ fn whole(value: &Value) -> Option<i128> {
             // Saturates, far beyond every limit.
             _ => number.as_f64().map(|number| number as i128),
         },
-        Value::String(text) => text.trim().replace('_', "").parse().ok(),
+        Value::String(text) => digits(text)?.parse().ok(),
         Value::Bool(on) => Some((*on).into()),
         _ => None,
     }
@@ -109,8 +116,15 @@ fn whole(value: &Value) -> Option<i128> {
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => digits(text)?.parse().ok(),
         Value::Bool(on) => Some(f64::from(u8::from(*on))),
         _ => None,
     }
+}
+
+/// Python allows white space around a number, and single underscores inside it.
+fn digits(text: &str) -> Option<String> {
+    let text = text.trim();
+    let misplaced = text.starts_with('_') || text.ends_with('_') || text.contains("__");
+    (!misplaced).then(|| text.replace('_', ""))
 }
