@@ -1,39 +1,26 @@
-//! comfy-handler: `handle` wired to Lambda and the SDK.
+//! comfy-handler: `Handler` wired to Lambda and the SDK.
+
+mod lambda;
+mod memory;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
 
-use comfy_handler::{Endpoint, Workflows, handle};
-use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use serde_json::Value;
+use comfy_handler::{Endpoint, Environment, Handler, Retries, UrlMode, Workflows};
+use lambda_runtime::Error;
 use tracing::level_filters::LevelFilter;
 
+// One thread: the process serves one event at a time, and at 256 MB has a seventh of a processor.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
+    memory::keep();
     // No filter from the environment: at finer levels the runtime and the SDK log events and bodies, prompts included.
     tracing_subscriber::fmt().json().with_max_level(LevelFilter::INFO).with_target(false).init();
-    let endpoint = std::env::var("ENDPOINT_NAME").map_err(|_| "ENDPOINT_NAME is not set")?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let endpoint = variable("ENDPOINT_NAME").ok_or("ENDPOINT_NAME is not set")?;
+    let url_mode = UrlMode::parse(variable("COMFY_URL_MODE").as_deref())?;
     let root = std::env::var_os("LAMBDA_TASK_ROOT").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let dir = root.join("workflows");
     let workflows = Workflows::load(&dir).map_err(|cause| format!("cannot read {}: {cause}", dir.display()))?;
-    let shared = Arc::new((workflows, Endpoint::connect(endpoint).await));
-    run(service_fn(move |event: LambdaEvent<Value>| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let begun = Instant::now();
-            let (reply, summary) = handle(&event.payload, &shared.0, &shared.1).await;
-            tracing::info!(
-                request = event.context.request_id,
-                status = summary.status,
-                error = summary.error,
-                workflow = summary.workflow,
-                bytes = summary.bytes,
-                milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "answered"
-            );
-            Ok::<_, Error>(reply)
-        }
-    }))
-    .await
+    let endpoint = Endpoint::new(endpoint, Environment::read(variable)?, Retries::default());
+    lambda::serve(Handler::new(workflows, endpoint, url_mode)).await
 }

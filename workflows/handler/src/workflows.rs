@@ -16,25 +16,54 @@ impl Workflows {
     /// # Errors
     /// The directory cannot be read.
     pub fn load(dir: &Path) -> io::Result<Self> {
-        let mut all = BTreeMap::new();
+        let mut texts = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.ends_with(".json"));
             if let Some(name) = name.filter(|_| path.is_file()) {
-                let text = std::fs::read(&path)?;
-                all.insert(name.to_owned(), Workflow::parse(&text).map_err(|why| why.to_string()));
+                texts.push((name.to_owned(), std::fs::read(&path)?));
             }
         }
-        Ok(Workflows(all))
+        Ok(Self::of(texts))
     }
 
-    /// One workflow, or why it cannot be used.
-    pub fn get(&self, name: &str) -> Option<&Result<Workflow, String>> {
-        self.0.get(name)
+    /// Takes file names and contents.
+    pub fn of<N: Into<String>, T: AsRef<[u8]>>(files: impl IntoIterator<Item = (N, T)>) -> Self {
+        let parse = |text: T| Workflow::parse(text.as_ref()).map_err(|why| why.to_string());
+        Workflows(files.into_iter().map(|(name, text)| (name.into(), parse(text))).collect())
+    }
+
+    /// One workflow by its file name, with or without `.json`: the full name, and the workflow or why it cannot be used.
+    pub fn get(&self, name: &str) -> Option<(&str, &Result<Workflow, String>)> {
+        let found = self.0.get_key_value(name).or_else(|| self.0.get_key_value(&format!("{name}.json")));
+        found.map(|(name, workflow)| (name.as_str(), workflow))
     }
 
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_files_of_the_directory_itself() {
+        let dir = std::env::temp_dir().join(format!("comfy-handler-workflows-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("directory.json")).expect("mkdir");
+        std::fs::write(dir.join("a.json"), r#"{"1":{"class_type":"A","inputs":{}}}"#).expect("written");
+        std::fs::write(dir.join("saved.json"), r#"{"nodes":[],"links":[]}"#).expect("written");
+        std::fs::write(dir.join("secret.txt"), "x").expect("written");
+        let workflows = Workflows::load(&dir).expect("readable");
+        std::fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!(workflows.names().collect::<Vec<_>>(), ["a.json", "saved.json"]);
+        for name in ["a", "a.json"] {
+            assert!(matches!(workflows.get(name), Some(("a.json", Ok(_)))), "{name}");
+        }
+        assert!(matches!(workflows.get("saved.json"), Some((_, Err(why))) if why.contains("Export (API)")));
+        assert!(workflows.get("secret.txt").is_none() && workflows.get("").is_none());
+        assert!(Workflows::load(&dir).is_err());
     }
 }
