@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Start ComfyUI and answer /ping and /invocations.
     Serve(Serve),
+    /// Ask /ping of the server in this container; ends with 0 if it is healthy.
+    Health(crate::health_command::Health),
 }
 
 /// Options of `serve`.
@@ -71,8 +73,10 @@ mod tests {
 
     fn parse(args: &[&str]) -> Serve {
         let args = ["comfy-serve", "serve"].iter().chain(args);
-        let Command::Serve(serve) = Cli::try_parse_from(args).expect("parses").command;
-        serve
+        match Cli::try_parse_from(args).expect("parses").command {
+            Command::Serve(serve) => serve,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod accept;
 mod child;
 mod cli;
 mod comfy;
+mod health_command;
 mod image;
 mod job;
 mod outputs;

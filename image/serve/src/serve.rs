@@ -127,7 +127,10 @@ async fn answer(
 /// # Errors
 /// A wrong URL, a port that is taken, ComfyUI does not start or ended by itself: the container must be replaced.
 pub async fn run(cli: Cli) -> io::Result<()> {
-    let Command::Serve(options) = cli.command;
+    let options = match cli.command {
+        Command::Serve(options) => options,
+        Command::Health(options) => return crate::health_command::run(&options),
+    };
     let state = State::new(&options.comfyui_url, options.jpeg_quality, Duration::from_secs(options.deadline))
         .map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
     let mut terminate = signal(SignalKind::terminate())?;
