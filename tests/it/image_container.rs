@@ -142,13 +142,16 @@ impl Git {
     fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let daemon = Command::new("git")
-            .args(["daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1", &format!("--port={port}")])
+        // Not `git daemon`: killing that leaves the daemon, which is its child.
+        let program = Path::new(&output(Command::new("git").arg("--exec-path"))).join("git-daemon");
+        let daemon = Command::new(program)
+            .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1", &format!("--port={port}")])
             .arg(format!("--base-path={}", dir.path().display()))
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("git starts");
+            .expect("git-daemon starts");
         let git = Git { dir, port, daemon };
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             std::thread::sleep(Duration::from_millis(20));

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,6 @@ pub struct Container {
     dir: TempDir,
     runc: Child,
     config: Value,
-    pub root: PathBuf,
 }
 
 /// The list of strings at a key of an image's config.
@@ -89,7 +88,7 @@ impl Container {
             .stderr(log)
             .spawn()
             .expect("runc starts: apt-get install runc");
-        let mut container = Container { id, dir, runc, config: config.clone(), root: root.to_owned() };
+        let mut container = Container { id, dir, runc, config: config.clone() };
         container.until("it runs", |container| container.process().is_some());
         container
     }
