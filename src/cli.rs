@@ -82,7 +82,7 @@ Examples:
 
 const GUI_EXAMPLES: &str = "\
 Examples:
-  comfy-deploy gui                                build, then open http://127.0.0.1:8188 in a browser
+  comfy-deploy gui                                build it, and serve http://127.0.0.1:8188
   comfy-deploy gui --port 9000 --models ./try     with other models, beside another ComfyUI
   comfy-deploy gui --dry-run                      print the commands of the container tool
 

@@ -381,7 +381,8 @@ async fn the_inference_image_serves_as_sagemaker_runs_it() {
     assert!(site.join("idna/__pycache__/core.cpython-311.pyc").is_file(), "no bytecode");
     assert!(site.join("nvidia/nvtx/lib").is_dir(), "the layer with CUDA");
     assert_eq!(fs::metadata(at("usr/local/bin/comfy-serve")).unwrap().permissions().mode() & 0o777, 0o755);
-    let before = tree(&at("opt"));
+    let own = || [tree(&at("opt/comfyui")), tree(&at("opt/venv"))];
+    let before = own();
 
     let dir = TempDir::new().unwrap();
     models(dir.path());
@@ -416,7 +417,7 @@ async fn the_inference_image_serves_as_sagemaker_runs_it() {
     }
 
     assert_eq!(container.stop(), 0, "{}", container.log());
-    assert_eq!(tree(&at("opt")), before, "something was written into the image's own tree");
+    assert!(own() == before, "something was written into the image's own tree: {:?}", own());
 }
 
 #[tokio::test]
@@ -460,5 +461,60 @@ async fn a_new_comfyui_installs_nothing_again_and_must_fit_the_locks() {
     let said = error.reasons().join("\n");
     for part in ["packaging>=1000: the locks have", "not-locked: is not in the locks", "Run image/lock"] {
         assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+/// What is written down twice agrees: the default ComfyUI, and the locks that were made for it.
+#[test]
+fn the_dockerfile_the_locks_and_the_config_name_the_same_comfyui() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("image").join(name)).unwrap();
+    let commit = Comfyui::default().git_ref;
+    assert!(read("Dockerfile").contains(&format!("\nARG COMFYUI_GIT_REF={commit}\n")));
+    assert!(read("requirements/comfyui.lock").contains(&format!("#   ComfyUI {commit}\n")));
+    let torch = read("requirements/torch.lock");
+    for line in read("requirements/torch.in").lines().filter(|line| !line.starts_with('#')) {
+        assert!(torch.contains(&format!("\n{line} \\\n")), "{line} is not locked");
+    }
+}
+
+/// No package is in two locks, so that the stages that install them need nothing of each other; every one has a hash.
+#[test]
+fn the_locks_are_hashed_and_apart() {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/requirements");
+    let mut seen = std::collections::BTreeSet::new();
+    for name in ["torch.lock", "comfyui.lock"] {
+        let text = fs::read_to_string(image.join(name)).unwrap().replace("\\\n", "");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (package, rest) = line.split_once("==").unwrap_or_else(|| panic!("{name}: {line}"));
+            assert!(rest.contains("--hash=sha256:"), "{name}: {package} has no hash");
+            assert!(seen.insert(package.to_owned()), "{package} is in both locks");
+        }
+    }
+    assert!(seen.len() > 60, "{seen:?}");
+}
+
+/// Every folder of the model artifact is told to ComfyUI, those with old names too.
+#[test]
+fn model_folders() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("image/extra_model_paths.yaml");
+    let all: Value = serde_yaml::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let mut group = all["sagemaker"].as_object().unwrap().clone();
+    assert_eq!(group.remove("base_path"), Some(json!("/opt/ml/model")));
+    assert_eq!(group.remove("is_default"), Some(json!(true)));
+    // The folder types of ComfyUI 0.3.64, but custom_nodes: see image/model_nodes.
+    let types = "audio_encoders checkpoints classifiers clip_vision configs controlnet diffusers diffusion_models embeddings \
+                 gligen hypernetworks loras model_patches photomaker style_models text_encoders upscale_models vae vae_approx";
+    assert_eq!(group.keys().map(String::as_str).collect::<Vec<_>>(), types.split_whitespace().collect::<Vec<_>>());
+    for (kind, folders) in &group {
+        let folders: Vec<_> = folders.as_str().unwrap().lines().collect();
+        let (last, old) = folders.split_last().unwrap();
+        let expected: &[&str] = match kind.as_str() {
+            "text_encoders" => &["clip"],
+            "diffusion_models" => &["unet"],
+            "controlnet" => &["controlnet"],
+            _ => &[],
+        };
+        assert_eq!(old, expected, "{kind}");
+        assert!(*last == kind || *last == "t2i_adapter", "{kind}: {last}");
     }
 }

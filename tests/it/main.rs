@@ -8,6 +8,7 @@ mod containers;
 mod deploy;
 mod documents;
 mod edges;
+mod gui;
 mod image_container;
 mod interrupted;
 mod oci;
