@@ -10,6 +10,7 @@ mod documents;
 mod edges;
 mod gui;
 mod image_container;
+mod image_locks;
 mod interrupted;
 mod oci;
 mod probe;
