@@ -5,6 +5,7 @@
 //! Builders::detect -> Tool
 //! build_and_push(Tool, ImageContext, "registry/repo:build-<random>") -> Built
 //! gate("repo", "build-<random>", "c-<hash>") -> "sha256:..."
+//! Engine::detect, build_image, serve    ComfyUI with its editor, on this machine
 //! ```
 //!
 //! The tools differ in what they push: BuildKit makes an OCI index with attestations, buildah and podman an OCI

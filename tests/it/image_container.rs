@@ -26,13 +26,10 @@ use comfy_deploy::local::image::context;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 use crate::containers::{Lines, Registry};
 use crate::oci::{Container, strings};
-
-/// One at a time: they share the tool's store.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Where the tool's store and the root file system are kept between runs.
 fn kept() -> PathBuf {
@@ -349,10 +346,16 @@ fn models(dir: &Path) {
     fs::write(dir.join("checkpoints/tiny.safetensors"), "weights").unwrap();
 }
 
+/// One test: to compress and push Debian once takes longer than all the rest.
 #[tokio::test]
-async fn the_inference_image_serves_as_sagemaker_runs_it() {
-    let _turn = TURN.lock().await;
+async fn the_shipped_dockerfile() {
     let world = World::new().await;
+    the_inference_image_serves_as_sagemaker_runs_it(&world).await;
+    the_editor_shares_the_layers_and_ends_cleanly(&world).await;
+    a_new_comfyui_installs_nothing_again_and_must_fit_the_locks(&world).await;
+}
+
+async fn the_inference_image_serves_as_sagemaker_runs_it(world: &World) {
     let commit = world.git.comfyui(REQUIREMENTS);
     // No target: the last one is the inference image.
     let built = world.build(&commit, None).await.unwrap();
@@ -420,10 +423,7 @@ async fn the_inference_image_serves_as_sagemaker_runs_it() {
     assert!(own() == before, "something was written into the image's own tree: {:?}", own());
 }
 
-#[tokio::test]
-async fn the_editor_shares_the_layers_and_ends_cleanly() {
-    let _turn = TURN.lock().await;
-    let world = World::new().await;
+async fn the_editor_shares_the_layers_and_ends_cleanly(world: &World) {
     let commit = world.git.comfyui(REQUIREMENTS);
     let inference = world.build(&commit, Some("inference")).await.unwrap();
     let gui = world.build(&commit, Some("gui")).await.unwrap();
@@ -441,10 +441,7 @@ async fn the_editor_shares_the_layers_and_ends_cleanly() {
     assert_eq!(container.stop(), 0, "{}", container.log());
 }
 
-#[tokio::test]
-async fn a_new_comfyui_installs_nothing_again_and_must_fit_the_locks() {
-    let _turn = TURN.lock().await;
-    let world = World::new().await;
+async fn a_new_comfyui_installs_nothing_again_and_must_fit_the_locks(world: &World) {
     world.build(&world.git.comfyui(REQUIREMENTS), None).await.unwrap();
     fs::write(world.git.path("comfyui").join("new.py"), "").unwrap();
     let bumped = world.build(&world.git.comfyui(REQUIREMENTS), None).await.unwrap();

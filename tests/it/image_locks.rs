@@ -131,6 +131,20 @@ fn locks_are_made_for_commits_and_stay_until_something_asks_for_more() {
     lock(&["--upgrade"]).exits(0);
     assert_eq!(locked("comfyui.lock"), ["packaging==25.0"]);
 
+    // The commit from a config, as comfy-deploy reads it.
+    let (url, commit) = comfyui.rsplit_once('@').unwrap();
+    let dockerfile = fs::read_to_string(image.join("Dockerfile")).unwrap();
+    let dockerfile = dockerfile.replace("https://github.com/comfyanonymous/ComfyUI", url);
+    fs::write(image.join("Dockerfile"), dockerfile).unwrap();
+    let config = dir.path().join("comfy-deploy.yaml");
+    let text = format!("version: 1\napp: comfy\nregion: eu-west-1\ncomfyui: {{ref: {commit}}}\n");
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new(python());
+    let program = Path::new(env!("CARGO_BIN_EXE_comfy-deploy")).parent().unwrap();
+    let path = format!("{}:{}:{}", bin.display(), program.display(), std::env::var("PATH").unwrap());
+    command.arg(image.join("lock")).args(["--check", "--config"]).arg(&config).env("PATH", path);
+    run(command).exits(0);
+
     let wrong = repository(&dir.path().join("wrong"), "packaging>25\n");
     let ran = lock(&["--node", &wrong]).exits(1);
     assert!(ran.stderr.contains("packaging>25"), "{}", ran.stderr);
