@@ -84,6 +84,15 @@ Examples:
   comfy-deploy render --service | less
   comfy-deploy render --out ./rendered            one file per template";
 
+const GUI_EXAMPLES: &str = "\
+Examples:
+  comfy-deploy gui                                build it, and serve http://127.0.0.1:8188
+  comfy-deploy gui --port 9000 --models ./try     with other models, beside another ComfyUI
+  comfy-deploy gui --dry-run                      print the commands of the container tool
+
+Workflows, settings and pictures are kept in ./gui-data. Save a workflow in API format (Workflow >
+Export (API)) into workflows/ to deploy it. Ctrl-C stops ComfyUI; that is exit code 0.";
+
 const CONFIG_EXAMPLES: &str = "\
 Examples:
   comfy-deploy config check                       every problem of the config file at once
@@ -223,6 +232,13 @@ pub enum Verb {
     Render(Render),
     /// Look at the workflows: check them, list them, fill one
     Workflow(WorkflowArgs),
+    /// Run ComfyUI with its editor on this machine, to make workflows for the app
+    ///
+    /// The image is built from the same Dockerfile as the inference image, with the same ComfyUI and custom nodes, and
+    /// sees the same models. Needs Docker or podman, and an NVIDIA GPU to be quick; no AWS account. Listens on this
+    /// machine only.
+    #[command(after_help = GUI_EXAMPLES)]
+    Gui(Gui),
     /// Look at the config file: check it, show the settings, print its JSON Schema
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
@@ -243,6 +259,7 @@ impl Verb {
             Verb::Destroy(_) => "destroy",
             Verb::Render(_) => "render",
             Verb::Workflow(_) => "workflow",
+            Verb::Gui(_) => "gui",
             Verb::Config(_) => "config",
             Verb::Completions(_) => "completions",
         }
@@ -482,6 +499,26 @@ impl Render {
     pub fn wants_service(&self) -> bool {
         self.service || !self.foundation
     }
+}
+
+/// `gui`.
+#[derive(Debug, Clone, Args)]
+pub struct Gui {
+    /// Port on 127.0.0.1
+    #[arg(long, value_name = "PORT", default_value_t = 8188, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Directory with the models [default: models.dir of the config]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub models: Option<PathBuf>,
+    /// Directory for workflows, settings and pictures [default: gui-data beside the config file]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
+    /// Do not use a GPU
+    #[arg(long)]
+    pub cpu: bool,
+    /// Print the commands and run nothing
+    #[arg(long, visible_alias = "print")]
+    pub dry_run: bool,
 }
 
 /// `config`.

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod destroy;
+pub mod gui;
 pub mod look;
 pub mod plan;
 pub mod render;
@@ -23,6 +24,7 @@ use crate::apply::{Cancel, Run};
 use crate::cli::{Cli, Verb};
 use crate::cloud::Cloud;
 use crate::cloud::aws::{self, Connection};
+use crate::container::Processes;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::settings::{self, Ambient, Settings};
@@ -104,6 +106,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     if let Verb::Render(args) = &cli.verb {
         return render::run(&settings, args);
     }
+    if let Verb::Gui(args) = &cli.verb {
+        return gui::run(&settings, args, ui, &Processes, ui.reporter().as_ref(), &cancel).await;
+    }
     if let Some(url) = &settings.sandbox {
         settings.sandbox = Some(sandbox::ensure(url, ui).await?);
     }
@@ -123,7 +128,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::UpdateModel(args) => update_model::run(&context, args).await,
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
-        Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => unreachable!("answered above"),
+        Verb::Gui(_) | Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => {
+            unreachable!("answered above")
+        }
     };
     done.map_err(|e| match e.kind() {
         Kind::Interrupted if e.hint().is_none() => e.next(format!("to go on: {}", context.resume)),

@@ -19,8 +19,8 @@
 //! - [`plan`]: desired, local and observed state in, [`plan::Plan`] out; pure.
 //! - [`pack`]: the model artifact as a stream of numbered parts; knows no network.
 //! - [`transfer`]: parts into S3; knows no format.
-//! - [`container`]: build and push with whatever container tool works, and the gate that lets only images pass which
-//!   SageMaker accepts.
+//! - [`container`]: build and push with whatever container tool works, the gate that lets only images pass which
+//!   SageMaker accepts, and ComfyUI's editor in a container on this machine.
 //! - [`record`]: deployment records; creating one is the lock.
 //! - [`apply`]: a confirmed plan carried out, followed, verified, and told when it fails.
 //! - [`progress`]: events and the two ways to draw them. [`ui`]: the only writer to stdout and stderr.

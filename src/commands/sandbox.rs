@@ -55,11 +55,17 @@ pub async fn ensure(url: &str, ui: &Ui) -> Result<String> {
     Err(Error::failed(format!("the sandbox does not answer at {url}")).next(format!("look at {}", log.display())))
 }
 
-/// Asks for its health. Plain HTTP by hand: an HTTP client for one request would bring its TLS along.
+/// Asks for its health.
 async fn alive(listen: &str) -> bool {
+    answers(listen, "/_sandbox/health").await
+}
+
+/// Whether a server on this machine answers a GET with 200. Plain HTTP by hand: an HTTP client for one request would
+/// bring its TLS along.
+pub(super) async fn answers(listen: &str, path: &str) -> bool {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(listen).await?;
-        let request = format!("GET /_sandbox/health HTTP/1.1\r\nhost: {listen}\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {listen}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).await?;

@@ -14,6 +14,7 @@ use crate::cloud::{Images, RegistryLogin};
 use crate::error::{Error, Kind, Result};
 use crate::local::image::ImageContext;
 use crate::progress::{Event, Reporter, Task};
+pub(super) use steps::local_build;
 use steps::{Files, Purpose, steps};
 
 /// What a build left in the registry.

@@ -117,9 +117,44 @@ pub(super) async fn detect(choice: Builder, runner: &dyn Runner, here: &Surround
     )))
 }
 
+/// The tool to build and then run a container with: Docker, building by buildx where there is one, else podman. A
+/// configured buildah is passed over, for it runs nothing.
+pub(super) async fn detect_runner(choice: Builder, runner: &dyn Runner) -> Result<Tool> {
+    let here = Surroundings::here();
+    let docker = matches!(choice, Builder::Auto | Builder::Buildah | Builder::Buildx | Builder::Docker);
+    let podman = matches!(choice, Builder::Auto | Builder::Buildah | Builder::Podman);
+    let mut reasons = Vec::new();
+    if docker {
+        match try_tool(ToolKind::Docker, runner, &here).await {
+            Ok(engine) if choice == Builder::Docker => return Ok(engine),
+            Ok(engine) => return Ok(try_tool(ToolKind::Buildx, runner, &here).await.unwrap_or(engine)),
+            Err(reason) => reasons.push(format!("docker: {reason}")),
+        }
+    }
+    if podman {
+        match try_tool(ToolKind::Podman, runner, &here).await {
+            Ok(tool) => return Ok(tool),
+            Err(reason) => reasons.push(format!("podman: {reason}")),
+        }
+    }
+    if choice == Builder::Buildah || try_tool(ToolKind::Buildah, runner, &here).await.is_ok() {
+        reasons.push("buildah: builds images, but does not run ComfyUI's editor with a port of this machine".into());
+    }
+    let mut error = Error::failed("ComfyUI must run in a container, and no tool that runs one works here");
+    for reason in reasons {
+        error = error.why(reason);
+    }
+    Err(error.next("install podman (Debian and Ubuntu: apt-get install podman) or Docker, or start the Docker engine"))
+}
+
+/// A question to a program, with the limit for answering it.
+pub(super) fn question(program: &str, args: &[&str]) -> Invocation {
+    Invocation::new(program, args).limit(PROBE_LIMIT)
+}
+
 async fn try_tool(kind: ToolKind, runner: &dyn Runner, here: &Surroundings) -> Result<Tool, String> {
     let program = kind.program();
-    let ask = async |args: &[&str]| probe(runner, &Invocation::new(program, args).limit(PROBE_LIMIT)).await;
+    let ask = async |args: &[&str]| probe(runner, &question(program, args)).await;
     let tool = |version: &str, isolation, ask_for_buildkit| Tool {
         kind,
         version: version.trim().to_owned(),

@@ -30,9 +30,9 @@ use tokio::sync::watch;
 const PASSWORD: &str = "tok123";
 
 /// A registry on loopback that wants a password, and its API.
-struct Registry {
+pub struct Registry {
     process: Child,
-    host: String,
+    pub host: String,
     password: String,
     logins: AtomicU32,
     _dir: tempfile::TempDir,
@@ -46,7 +46,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let htpasswd = Command::new("htpasswd").args(["-Bbn", "AWS", PASSWORD]).output().expect("htpasswd runs");
         fs::write(dir.path().join("htpasswd"), htpasswd.stdout).expect("written");
@@ -175,7 +175,7 @@ impl Runner for Own {
 }
 
 #[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
+pub struct Lines(pub Mutex<Vec<String>>);
 
 impl Reporter for Lines {
     fn report(&self, event: Event) {

@@ -128,6 +128,41 @@ fn buildah(tool: &Tool, context: &ImageContext, reference: &str, insecure: bool,
     ]
 }
 
+/// The command of a build that stays on this machine, under one name.
+pub(in crate::container) fn local_build(tool: &Tool, context: &ImageContext, image: &str) -> Invocation {
+    let mut build = match tool.kind {
+        // Where the builder is a container of its own, the engine has the image only when asked.
+        ToolKind::Buildx => Invocation::new("docker", &["buildx", "build", "--load", "--provenance=false"]),
+        ToolKind::Docker => Invocation::new("docker", &["build"]),
+        ToolKind::Podman | ToolKind::Buildah => {
+            Invocation::new(tool.kind.program(), &["build", "--format", "docker", "--layers"])
+        }
+    };
+    match tool.kind {
+        ToolKind::Buildx => {
+            build.args(&["--progress", "plain"]);
+        }
+        ToolKind::Docker => {
+            build.env.insert("BUILDKIT_PROGRESS".into(), "plain".into());
+            if tool.ask_for_buildkit {
+                build.env.insert("DOCKER_BUILDKIT".into(), "1".into());
+            }
+        }
+        ToolKind::Podman | ToolKind::Buildah => {
+            if let Some(isolation) = &tool.isolation {
+                build.args(&["--isolation", isolation]);
+            }
+            if let Some(ignore) = &context.ignore_file {
+                build.arg("--ignorefile").arg(ignore);
+            }
+        }
+    }
+    common(&mut build, context);
+    build.args(&["--tag", image]);
+    build.arg(&context.dir);
+    build
+}
+
 /// What all understand alike.
 fn common(run: &mut Invocation, context: &ImageContext) {
     run.args(&["--platform", &context.platform]);
