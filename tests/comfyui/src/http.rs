@@ -64,7 +64,7 @@ pub(crate) fn router(life: Arc<Life>) -> Router {
         .merge(routes)
         .route("/", get(page))
         .fallback(nothing)
-        .method_not_allowed_fallback(nothing)
+        .method_not_allowed_fallback(other_method)
         .with_state(life.clone());
     // Around everything, also around what the router adds to answers by itself.
     Router::new()
@@ -85,6 +85,9 @@ async fn around(State(life): Shared, request: Request, next: Next) -> Response {
     } else {
         next.run(request).await
     };
+    if response.status() == StatusCode::NOT_FOUND {
+        response.headers_mut().remove(ALLOW);
+    }
     response.headers_mut().insert(SERVER, HeaderValue::from_static("Python/3.11 aiohttp/3.14.5"));
     response
 }
@@ -107,16 +110,26 @@ fn foreign(headers: &HeaderMap) -> bool {
     loopback && !host_shown.is_empty() && !origin_shown.is_empty() && host_shown != origin_shown
 }
 
-/// What is not there: ComfyUI looks for a file of its page then, whatever else has the path, and only with GET.
+/// What is not there: ComfyUI looks for a file of its page then, and only with GET.
 async fn nothing(method: Method) -> Response {
-    if matches!(method, Method::GET | Method::HEAD) {
-        let mut response = Response::new(unsized_body());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        return response;
+    let mut response = other_method(method).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
     }
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+    response
+}
+
+/// A path that is there for other methods, which the router names by itself. For GET that file is looked for all the
+/// same.
+async fn other_method(method: Method) -> Response {
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+    }
+    let mut response = Response::new(unsized_body());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    if method == Method::GET {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
     response
 }
 
