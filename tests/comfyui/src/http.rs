@@ -64,7 +64,7 @@ pub(crate) fn router(life: Arc<Life>) -> Router {
         .merge(routes)
         .route("/", get(page))
         .fallback(nothing)
-        .method_not_allowed_fallback(nothing)
+        .method_not_allowed_fallback(other_method)
         .with_state(life.clone());
     // Around everything, also around what the router adds to answers by itself.
     Router::new()
@@ -85,6 +85,9 @@ async fn around(State(life): Shared, request: Request, next: Next) -> Response {
     } else {
         next.run(request).await
     };
+    if response.status() == StatusCode::NOT_FOUND {
+        response.headers_mut().remove(ALLOW);
+    }
     response.headers_mut().insert(SERVER, HeaderValue::from_static("Python/3.11 aiohttp/3.14.5"));
     response
 }
@@ -107,16 +110,26 @@ fn foreign(headers: &HeaderMap) -> bool {
     loopback && !host_shown.is_empty() && !origin_shown.is_empty() && host_shown != origin_shown
 }
 
-/// What is not there: ComfyUI looks for a file of its page then, whatever else has the path, and only with GET.
+/// What is not there: ComfyUI looks for a file of its page then, and only with GET.
 async fn nothing(method: Method) -> Response {
-    if matches!(method, Method::GET | Method::HEAD) {
-        let mut response = Response::new(unsized_body());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        return response;
+    let mut response = other_method(method).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
     }
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+    response
+}
+
+/// A path that is there for other methods, which the router names by itself. For GET that file is looked for all the
+/// same.
+async fn other_method(method: Method) -> Response {
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+    }
+    let mut response = Response::new(unsized_body());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    if method == Method::GET {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
     response
 }
 
@@ -160,43 +173,63 @@ pub(crate) fn crashed() -> Response {
     response
 }
 
-/// The body, or the answer to one that is too large.
-pub(crate) async fn body(life: &Life, request: Request) -> Result<bytes::Bytes, Response> {
-    let most = life.options.max_upload;
-    match Limited::new(request.into_body(), most).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(most)),
-        Err(_) => Err(empty(StatusCode::BAD_REQUEST)),
+/// Why a request gets no further.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Refused {
+    /// ComfyUI's handler raises.
+    Crash,
+    /// It does not say what it should: 400 and nothing else.
+    Bad,
+    /// The body is longer than this, in bytes.
+    TooLarge(usize),
+}
+
+impl Refused {
+    /// The answer.
+    pub fn response(self) -> Response {
+        match self {
+            Refused::Crash => crashed(),
+            Refused::Bad => empty(StatusCode::BAD_REQUEST),
+            Refused::TooLarge(most) => {
+                text(StatusCode::PAYLOAD_TOO_LARGE, &format!("Maximum request body size {most} exceeded."))
+            }
+        }
     }
 }
 
-pub(crate) fn too_large(most: usize) -> Response {
-    text(StatusCode::PAYLOAD_TOO_LARGE, &format!("Maximum request body size {most} exceeded."))
+/// The body, or the answer to one that is too large.
+pub(crate) async fn body(life: &Life, request: Request) -> Result<bytes::Bytes, Refused> {
+    let most = life.options.max_upload;
+    match Limited::new(request.into_body(), most).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge(most)),
+        Err(_) => Err(Refused::Bad),
+    }
 }
 
 /// The body as JSON, or the answer to one that is none.
-async fn json_body(life: &Life, request: Request) -> Result<Value, Response> {
+async fn json_body(life: &Life, request: Request) -> Result<Value, Refused> {
     parsed(&body(life, request).await?)
 }
 
-fn parsed(body: &[u8]) -> Result<Value, Response> {
-    std::str::from_utf8(body).ok().and_then(|text| py::parse(text).ok()).ok_or_else(crashed)
+fn parsed(body: &[u8]) -> Result<Value, Refused> {
+    std::str::from_utf8(body).ok().and_then(|text| py::parse(text).ok()).ok_or(Refused::Crash)
 }
 
 /// `key in value`, where Python has that.
-fn contains(value: &Value, key: &str) -> Result<bool, Response> {
+fn contains(value: &Value, key: &str) -> Result<bool, Refused> {
     match value {
         Value::Dict(dict) => Ok(dict.contains_key(key)),
         Value::List(list) => Ok(list.iter().any(|item| item.as_str() == Some(key))),
         Value::Str(text) => Ok(text.contains(key)),
-        _ => Err(crashed()),
+        _ => Err(Refused::Crash),
     }
 }
 
 /// `value[key]` if `key in value`; a value that has the one but not the other raises.
-fn member<'a>(value: &'a Value, key: &str) -> Result<Option<&'a Value>, Response> {
+fn member<'a>(value: &'a Value, key: &str) -> Result<Option<&'a Value>, Refused> {
     match contains(value, key)? {
-        true => value.get(key).map(Some).ok_or_else(crashed),
+        true => value.get(key).map(Some).ok_or(Refused::Crash),
         false => Ok(None),
     }
 }
@@ -212,22 +245,22 @@ async fn prompt_info(State(life): Shared) -> Response {
 async fn prompt(State(life): Shared, request: Request) -> Response {
     let body = match body(&life, request).await {
         Ok(body) => body,
-        Err(response) => return response,
+        Err(refused) => return refused.response(),
     };
     let mut seen = SeenPrompt { status: 500, prompt_id: None, client_id: None, body };
     let response = match parsed(&seen.body) {
-        Ok(said) => enqueue(&life, said, &mut seen).unwrap_or_else(|refusal| refusal),
-        Err(refusal) => refusal,
+        Ok(said) => enqueue(&life, said, &mut seen).unwrap_or_else(Refused::response),
+        Err(refused) => refused.response(),
     };
     seen.status = response.status().as_u16();
     life.seen.prompt(seen);
     response
 }
 
-fn enqueue(life: &Life, said: Value, seen: &mut SeenPrompt) -> Result<Response, Response> {
+fn enqueue(life: &Life, said: Value, seen: &mut SeenPrompt) -> Result<Response, Refused> {
     let number = match member(&said, "number")? {
         Some(number) => Value::Float(
-            crate::coerce::coerce("FLOAT", number).ok().and_then(|number| number.as_f64()).ok_or_else(crashed)?,
+            crate::coerce::coerce("FLOAT", number).ok().and_then(|number| number.as_f64()).ok_or(Refused::Crash)?,
         ),
         None => {
             let front = member(&said, "front")?.is_some_and(Value::truthy);
@@ -245,11 +278,12 @@ fn enqueue(life: &Life, said: Value, seen: &mut SeenPrompt) -> Result<Response, 
     let id = said.get("prompt_id").map_or_else(|| uuid::Uuid::new_v4().to_string(), py::str_of);
     let mut prompt = prompt.clone();
     let targets = said.get("partial_execution_targets");
-    let checked = validate(&mut prompt, targets, &life.registry, &life.folders, life.seed).map_err(|_| crashed())?;
+    let checked =
+        validate(&mut prompt, targets, &life.registry, &life.folders, life.seed).map_err(|_| Refused::Crash)?;
     let mut extra = said.get("extra_data").cloned().unwrap_or_else(|| dict! {});
     if let Some(client) = said.get("client_id") {
         seen.client_id = Some(py::str_of(client));
-        let Value::Dict(extra) = &mut extra else { return Err(crashed()) };
+        let Value::Dict(extra) = &mut extra else { return Err(Refused::Crash) };
         extra.insert("client_id".into(), client.clone());
     }
     if let Some(error) = checked.error {
@@ -259,7 +293,7 @@ fn enqueue(life: &Life, said: Value, seen: &mut SeenPrompt) -> Result<Response, 
     let job = Job { number: number.clone(), id: id.clone(), prompt, extra, outputs: checked.outputs };
     let pushed = lock(&life.work).queue.push(job);
     if pushed.is_err() {
-        return Err(crashed());
+        return Err(Refused::Crash);
     }
     life.queue_updated();
     life.wake.notify_all();
@@ -272,13 +306,13 @@ async fn queue(State(life): Shared) -> Response {
 }
 
 /// The ids under `delete`: an array's elements, or a text's letters.
-fn ids(said: &Value) -> Result<Vec<String>, Response> {
+fn ids(said: &Value) -> Result<Vec<String>, Refused> {
     match member(said, "delete")? {
         None => Ok(Vec::new()),
         Some(Value::List(list)) => Ok(list.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()),
         Some(Value::Str(text)) => Ok(text.chars().map(String::from).collect()),
         Some(Value::Dict(dict)) => Ok(dict.keys().cloned().collect()),
-        Some(_) => Err(crashed()),
+        Some(_) => Err(Refused::Crash),
     }
 }
 
@@ -305,7 +339,7 @@ async fn change_queue(State(life): Shared, request: Request) -> Response {
         }
         Ok(empty(StatusCode::OK))
     };
-    change.await.unwrap_or_else(|refusal| refusal)
+    change.await.unwrap_or_else(Refused::response)
 }
 
 async fn change_history(State(life): Shared, request: Request) -> Response {
@@ -320,7 +354,7 @@ async fn change_history(State(life): Shared, request: Request) -> Response {
         }
         Ok(empty(StatusCode::OK))
     };
-    change.await.unwrap_or_else(|refusal| refusal)
+    change.await.unwrap_or_else(Refused::response)
 }
 
 async fn history(State(life): Shared, Query(query): Query<HashMap<String, String>>) -> Response {
@@ -342,7 +376,7 @@ async fn history_of(State(life): Shared, Path(id): Path<String>) -> Response {
 async fn interrupt(State(life): Shared, request: Request) -> Response {
     let body = match body(&life, request).await {
         Ok(body) => body,
-        Err(response) => return response,
+        Err(refused) => return refused.response(),
     };
     let Ok(text) = std::str::from_utf8(&body) else { return crashed() };
     // What is not JSON is as good as nothing; JSON that is not an object is not.
@@ -368,7 +402,7 @@ async fn free(State(life): Shared, request: Request) -> Response {
             empty(StatusCode::OK)
         }
         Ok(_) => crashed(),
-        Err(refusal) => refusal,
+        Err(refused) => refused.response(),
     }
 }
 

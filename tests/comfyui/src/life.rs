@@ -57,6 +57,8 @@ pub(crate) struct Work {
 pub(crate) struct Faults {
     frozen: Mutex<bool>,
     thawed: Condvar,
+    /// Whether the serving thread stands at the barrier.
+    parked: AtomicBool,
     /// How long an ended prompt takes to reach the history.
     pub history_delay: Mutex<Duration>,
 }
@@ -66,6 +68,21 @@ impl Faults {
     pub fn freeze(&self, frozen: bool) {
         *lock(&self.frozen) = frozen;
         self.thawed.notify_all();
+    }
+
+    /// Returns once nothing is frozen; for the serving thread, which [`Faults::parked`] is about.
+    pub fn park(&self) {
+        let mut frozen = lock(&self.frozen);
+        while *frozen {
+            self.parked.store(true, Ordering::SeqCst);
+            frozen = self.thawed.wait(frozen).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.parked.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the serving thread stands still.
+    pub fn parked(&self) -> bool {
+        self.parked.load(Ordering::SeqCst)
     }
 
     /// Returns once nothing is frozen.
@@ -118,6 +135,8 @@ pub(crate) struct Life {
     pub seen: Arc<Seen>,
     /// Tells the thread that serves to end; `true` asks for a clean end.
     pub end: UnboundedSender<bool>,
+    /// Brings the serving thread to the barrier.
+    pub nudge: tokio::sync::Notify,
     /// Counts up when all sockets are to be cut.
     pub cut: tokio::sync::watch::Sender<u64>,
 }

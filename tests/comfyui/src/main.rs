@@ -77,7 +77,7 @@ fn main() -> ExitCode {
                     stand_in.stop();
                     return ExitCode::SUCCESS;
                 }
-                () = tokio::time::sleep(std::time::Duration::from_millis(5)) => {
+                () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {
                     // A node ended the process.
                     if !stand_in.is_up() {
                         std::process::exit(1);

@@ -150,6 +150,7 @@ impl StandIn {
             faults: self.faults.clone(),
             seen: self.seen.clone(),
             end,
+            nudge: tokio::sync::Notify::new(),
             cut: watch::Sender::new(0),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -241,8 +242,10 @@ impl StandIn {
     pub fn freeze(&self) {
         self.faults.freeze(true);
         if let Some(running) = lock(&self.running).as_ref() {
-            // Any event wakes the serving thread, which then meets the barrier.
-            running.life.cut.send_modify(|_| {});
+            running.life.nudge.notify_one();
+            while !self.faults.parked() && !running.server.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
@@ -356,12 +359,9 @@ async fn serve(
         });
     }
     let barrier = async {
-        let mut cut = life.cut.subscribe();
         loop {
-            life.faults.wait();
-            if cut.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            life.faults.park();
+            life.nudge.notified().await;
         }
     };
     tokio::select! {

@@ -16,7 +16,7 @@ use hyper::StatusCode;
 use crate::{
     files::{normal, png},
     graph::annotated,
-    http::{body, crashed, empty, json},
+    http::{Refused, body, json},
     life::Life,
     picture::Picture,
     py::{self, Value, dict},
@@ -28,13 +28,13 @@ struct Form {
 }
 
 pub(crate) async fn image(State(life): State<Arc<Life>>, request: Request) -> Response {
-    upload(&life, request, |_, bytes, path| std::fs::write(path, bytes).map_err(|_| crashed())).await
+    upload(&life, request, |_, bytes, path| std::fs::write(path, bytes).map_err(|_| Refused::Crash)).await
 }
 
 pub(crate) async fn mask(State(life): State<Arc<Life>>, request: Request) -> Response {
     let folders = life.folders.clone();
     upload(&life, request, move |form, bytes, path| {
-        let original = form.words.get("original_ref").and_then(|text| py::parse(text).ok()).ok_or_else(crashed)?;
+        let original = form.words.get("original_ref").and_then(|text| py::parse(text).ok()).ok_or(Refused::Crash)?;
         let word = |key: &str| original.get(key).and_then(Value::as_str).unwrap_or_default();
         let (name, folder) = annotated(word("filename"));
         let kind = folder.or(original.get("type").and_then(Value::as_str)).unwrap_or("output");
@@ -45,8 +45,8 @@ pub(crate) async fn mask(State(life): State<Arc<Life>>, request: Request) -> Res
             return Ok(());
         }
         let Ok(old) = std::fs::read(place) else { return Ok(()) };
-        let masked = masked(&old, bytes).ok_or_else(crashed)?;
-        std::fs::write(path, png(&masked, &[], 4).map_err(|_| crashed())?).map_err(|_| crashed())
+        let masked = masked(&old, bytes).ok_or(Refused::Crash)?;
+        std::fs::write(path, png(&masked, &[], 4).map_err(|_| Refused::Crash)?).map_err(|_| Refused::Crash)
     })
     .await
 }
@@ -67,25 +67,25 @@ fn masked(picture: &[u8], mask: &[u8]) -> Option<Picture> {
 async fn upload(
     life: &Life,
     request: Request,
-    save: impl FnOnce(&Form, &[u8], &Path) -> Result<(), Response>,
+    save: impl FnOnce(&Form, &[u8], &Path) -> Result<(), Refused>,
 ) -> Response {
     let answer = async {
         let form = form(life, request).await?;
         let word = |key: &str| form.words.get(key).map(String::as_str);
         let kind = word("type").unwrap_or("input");
-        let folder = life.folders.of(kind).ok_or_else(crashed)?;
+        let folder = life.folders.of(kind).ok_or(Refused::Crash)?;
         // A text in the place of the picture has no file to read.
         if form.words.contains_key("image") {
-            return Err(crashed());
+            return Err(Refused::Crash);
         }
-        let Some((name, bytes)) = &form.image else { return Err(empty(StatusCode::BAD_REQUEST)) };
+        let Some((name, bytes)) = &form.image else { return Err(Refused::Bad) };
         let subfolder = word("subfolder").unwrap_or_default();
         let place = normal(&folder.join(subfolder));
         let mut path = normal(&place.join(name));
         if !path.starts_with(folder) {
-            return Err(empty(StatusCode::BAD_REQUEST));
+            return Err(Refused::Bad);
         }
-        std::fs::create_dir_all(&place).map_err(|_| crashed())?;
+        std::fs::create_dir_all(&place).map_err(|_| Refused::Crash)?;
         let mut name = name.clone();
         let mut same = false;
         if !matches!(word("overwrite"), Some("true" | "1")) {
@@ -96,7 +96,7 @@ async fn upload(
         }
         Ok(json(StatusCode::OK, &dict! { "name" => name, "subfolder" => subfolder, "type" => kind }))
     };
-    answer.await.unwrap_or_else(|refusal| refusal)
+    answer.await.unwrap_or_else(Refused::response)
 }
 
 /// A name that is not taken, or that is taken by the same content.
@@ -118,7 +118,7 @@ fn free_name(place: &Path, name: String, path: PathBuf, bytes: &[u8]) -> (String
     (at.0, at.1, false)
 }
 
-async fn form(life: &Life, request: Request) -> Result<Form, Response> {
+async fn form(life: &Life, request: Request) -> Result<Form, Refused> {
     let (parts, raw) = request.into_parts();
     // Read whole first, so that the limit is the one of all requests.
     let bytes = body(life, Request::from_parts(parts.clone(), raw)).await?;
@@ -128,7 +128,7 @@ async fn form(life: &Life, request: Request) -> Result<Form, Response> {
     while let Ok(Some(field)) = fields.next_field().await {
         let name = field.name().unwrap_or_default().to_owned();
         let file = field.file_name().map(str::to_owned);
-        let bytes = field.bytes().await.map_err(|_| crashed())?;
+        let bytes = field.bytes().await.map_err(|_| Refused::Crash)?;
         match file {
             Some(file) if name == "image" && !file.is_empty() => form.image = Some((file, bytes)),
             _ => {

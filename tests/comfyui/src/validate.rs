@@ -220,7 +220,8 @@ impl Walk<'_> {
                 },
                 Some(value) => match self.value(class, input, value) {
                     Ok(converted) => self.set_input(id, &name, converted),
-                    Err((converted, reason)) => {
+                    Err(against) => {
+                        let (converted, reason) = *against;
                         if let Some(converted) = converted {
                             self.set_input(id, &name, converted);
                         }
@@ -296,7 +297,7 @@ impl Walk<'_> {
     }
 
     /// The converted value, or the reason against it (with the conversion, when that much worked).
-    fn value(&self, class: &Class, input: &Input, value: &Value) -> Result<Value, (Option<Value>, Value)> {
+    fn value(&self, class: &Class, input: &Input, value: &Value) -> Result<Value, Against> {
         let wrapped = match value {
             Value::Dict(dict) => dict.get("__value__"),
             _ => None,
@@ -319,7 +320,7 @@ impl Walk<'_> {
                 let message = format!("Failed to convert an input value to a {kind} value");
                 let details = format!("{}, {}, {why}", input.name, str_of(value));
                 let kept = wrapped.cloned();
-                return Err((kept, error("invalid_input_type", &message, &details, info)));
+                return Err(Box::new((kept, error("invalid_input_type", &message, &details, info))));
             }
         };
         if checks_itself(class) {
@@ -333,7 +334,7 @@ impl Walk<'_> {
             if beyond(&value, limit, over) {
                 let message = format!("Value {} {word} of {}", str_of(&value), str_of(limit));
                 let reason = error(kind, &message, &input.name, extra(self.config(input), &value));
-                return Err((Some(value), reason));
+                return Err(Box::new((Some(value), reason)));
             }
         }
         if let Some(choices) = self.registry.choices(input)
@@ -346,7 +347,7 @@ impl Walk<'_> {
             };
             let details = format!("{}: '{}' not in {list}", input.name, str_of(&value));
             let reason = error("value_not_in_list", "Value not in list", &details, extra(config, &value));
-            return Err((Some(value), reason));
+            return Err(Box::new((Some(value), reason)));
         }
         Ok(value)
     }
@@ -379,6 +380,9 @@ impl Walk<'_> {
         Ok(())
     }
 }
+
+/// What conversion left of a value, and the reason against it.
+type Against = Box<(Option<Value>, Value)>;
 
 enum Refusal {
     /// The link itself is wrong.

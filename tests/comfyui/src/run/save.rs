@@ -137,7 +137,7 @@ fn latent(run: &Run<'_>) -> Vec<u8> {
     let mut head = dumps(&dict! {
         "__metadata__" => metadata, "latent_format_version_0" => tensor(0, 0, 0), "latent_tensor" => tensor(0, 4, 1),
     });
-    while head.len() % 8 != 0 {
+    while !head.len().is_multiple_of(8) {
         head.push(' ');
     }
     let mut bytes = (head.len() as u64).to_le_bytes().to_vec();

@@ -121,8 +121,9 @@ fn a_cached_prompt_names_a_file_that_is_gone_until_its_output_node_changes() {
 #[test]
 fn frozen_nothing_is_answered_and_thawed_all_is() {
     let stand_in = StandIn::start(Options::default()).unwrap();
-    stand_in.freeze();
     let port = stand_in.port();
+    let mut listener = Listener::open(port, "c");
+    stand_in.freeze();
     let asked = std::thread::spawn(move || {
         let start = Instant::now();
         (get(port, "/prompt").status, start.elapsed())
@@ -133,6 +134,8 @@ fn frozen_nothing_is_answered_and_thawed_all_is() {
     let (status, time) = asked.join().unwrap();
     assert_eq!(status, 200);
     assert!(time >= Duration::from_millis(150), "{time:?}");
+    post(port, "/prompt", &image("a", 1, "x"));
+    listener.until_end();
 }
 
 #[test]
