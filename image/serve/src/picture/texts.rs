@@ -130,7 +130,7 @@ mod tests {
         let profile = chunk(b"iCCP", b"x\0\0data");
         let kinds = [b"tEXt", b"zTXt", b"iTXt", b"eXIf"];
         let texts = kinds.map(|kind| chunk(kind, b"prompt\0my secret"));
-        let with = with_chunks(&plain, &[&texts[..2], &[profile.clone()], &texts[2..]].concat());
+        let with = with_chunks(&plain, &[&texts[..2], std::slice::from_ref(&profile), &texts[2..]].concat());
         assert_eq!(without_texts(&with), with_chunks(&plain, &[profile]));
         // Texts may stand behind the picture, too, and anything behind the end.
         let (picture, end) = plain.split_at(plain.len() - 12);
