@@ -1,5 +1,6 @@
 //! IAM: roles, their policies and tags. Global, as in AWS.
 
+pub mod identity;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,9 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove
 #[serde(default)]
 pub struct State {
     roles: BTreeMap<String, Role>,
+    /// Temporary credentials by access key id. They end with the sandbox.
+    #[serde(skip)]
+    sessions: BTreeMap<String, identity::Session>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

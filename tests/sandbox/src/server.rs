@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::faults::Faults;
 use crate::world::{ACCOUNT, Shared, now_ms};
-use crate::{ecr, quotas, s3, wire};
+use crate::{ecr, lambda, quotas, s3, wire};
 pub use store::Store;
 
 /// How often what takes time is moved.
@@ -88,6 +88,7 @@ impl Running {
         let _ = tokio::time::timeout(DRAIN, &mut self.serve).await;
         self.serve.abort();
         let _ = (&mut self.tick).await;
+        self.shared.live.lambda.clear();
         self.store.save(&self.shared)?;
         Ok(())
     }
@@ -97,6 +98,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.serve.abort();
         self.tick.abort();
+        self.shared.live.lambda.clear();
     }
 }
 
@@ -119,6 +121,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     // What a crash left half-written.
     s3::sweep(&world);
     ecr::sweep(&world);
+    lambda::sweep(&world);
     let shared = Arc::new(Shared::new(world, options.dir));
     shared.touch();
     let (stop, stopped) = watch::channel(false);
@@ -151,8 +154,12 @@ async fn ticker(shared: Arc<Shared>, store: Arc<Store>, mut stopped: watch::Rece
             _ = interval.tick() => {}
             _ = stopped.wait_for(|stop| *stop) => return,
         }
-        if shared.world.lock().tick(now_ms()) {
-            shared.touch();
+        {
+            let mut world = shared.world.lock();
+            if world.tick(now_ms()) {
+                shared.touch();
+            }
+            shared.live.lambda.sweep(&world);
         }
         since_save = since_save.saturating_add(1);
         if since_save >= TICKS_PER_SAVE && shared.take_dirty() {
@@ -169,7 +176,15 @@ async fn ticker(shared: Arc<Shared>, store: Arc<Store>, mut stopped: watch::Rece
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     match request.uri().path().strip_prefix("/_sandbox/").map(str::to_owned) {
         Some(what) => control(&shared, &what, request).await,
-        None => wire::handle(shared, request).await,
+        None => {
+            let (parts, body) = request.into_parts();
+            let url = lambda::urls::target(&parts);
+            let request = Request::from_parts(parts, body);
+            match url {
+                Some((id, path)) => lambda::urls::handle(shared, request, &id, &path).await,
+                None => wire::handle(shared, request).await,
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ fn malformed(text: impl Into<String>) -> ApiError {
 }
 
 /// One value or a list of them.
-fn each(value: &Value) -> Vec<&Value> {
+pub(super) fn each(value: &Value) -> Vec<&Value> {
     match value {
         Value::Array(items) => items.iter().collect(),
         Value::Null => Vec::new(),
