@@ -14,6 +14,7 @@
 pub mod cfn;
 pub mod ecr;
 pub mod faults;
+pub mod http;
 pub mod iam;
 pub mod input;
 pub mod lambda;

@@ -2,6 +2,7 @@
 
 use crate::lambda::Environments;
 use crate::process::Spawner;
+use crate::sagemaker::Fleet;
 
 /// Everything that runs.
 #[derive(Debug, Default)]
@@ -10,4 +11,6 @@ pub struct Live {
     pub spawner: Spawner,
     /// Execution environments of functions.
     pub lambda: Environments,
+    /// Instances of endpoints.
+    pub fleet: Fleet,
 }

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::faults::Faults;
 use crate::world::{ACCOUNT, Shared, now_ms};
+use crate::sagemaker::{self, Fleet, Serving};
 use crate::{ecr, lambda, quotas, s3, wire};
 pub use store::Store;
 
@@ -89,6 +90,7 @@ impl Running {
         self.serve.abort();
         let _ = (&mut self.tick).await;
         self.shared.live.lambda.clear();
+        self.shared.live.fleet.end().await;
         self.store.save(&self.shared)?;
         Ok(())
     }
@@ -99,11 +101,21 @@ impl Drop for Running {
         self.serve.abort();
         self.tick.abort();
         self.shared.live.lambda.clear();
+        self.shared.live.fleet.abort();
     }
 }
 
-/// Starts: takes the state directory, loads what is in it, listens.
+/// Starts: takes the state directory, loads what is in it, listens. Endpoints are simulated.
 pub async fn start(options: Options) -> Result<Running, StartError> {
+    launch(options, None).await
+}
+
+/// Starts with endpoints that run: each instance is a process.
+pub async fn start_serving(options: Options, serving: Serving) -> Result<Running, StartError> {
+    launch(options, Some(serving)).await
+}
+
+async fn launch(options: Options, serving: Option<Serving>) -> Result<Running, StartError> {
     if !options.listen.ip().is_loopback() {
         return Err(StartError::NotLoopback(options.listen));
     }
@@ -122,7 +134,12 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     s3::sweep(&world);
     ecr::sweep(&world);
     lambda::sweep(&world);
+    sagemaker::sweep(&world);
+    world.endpoints_run = serving.is_some();
     let shared = Arc::new(Shared::new(world, options.dir));
+    if let Some(serving) = serving {
+        shared.live.fleet.serve(serving);
+    }
     shared.touch();
     let (stop, stopped) = watch::channel(false);
     let router = Router::new().fallback(handle).with_state(shared.clone());
@@ -160,6 +177,7 @@ async fn ticker(shared: Arc<Shared>, store: Arc<Store>, mut stopped: watch::Rece
                 shared.touch();
             }
             shared.live.lambda.sweep(&world);
+            Fleet::follow(&shared, &mut world);
         }
         since_save = since_save.saturating_add(1);
         if since_save >= TICKS_PER_SAVE && shared.take_dirty() {

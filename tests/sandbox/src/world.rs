@@ -81,6 +81,9 @@ pub struct World {
     /// Where the blobs lie, set at every start.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Whether endpoints run, and become InService when their instances do. Set at every start.
+    #[serde(skip)]
+    pub endpoints_run: bool,
     /// What tests asked to break.
     pub faults: faults::Faults,
     /// Global.
