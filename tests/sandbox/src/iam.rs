@@ -125,6 +125,12 @@ pub fn trusts(world: &World, arn: &str, service: &str) -> bool {
     found.is_some_and(|(_, role)| policy::trusts(&role.trust, service))
 }
 
+/// Whether a role exists and its trust policy lets a caller of this account assume it.
+pub fn trusts_caller(world: &World, arn: &str, caller: &identity::Caller) -> bool {
+    let found = world.iam.roles.iter().find(|(name, role)| role.arn(name) == arn);
+    found.is_some_and(|(_, role)| policy::trusts_principal(&role.trust, &caller.arn()))
+}
+
 /// One operation, input and output as in the API's JSON.
 pub fn call(world: &mut World, ctx: &Ctx, operation: &str, input: &Value) -> Answer {
     let name = text(input, "RoleName").to_owned();

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub struct Process {
     reaped: Arc<Mutex<bool>>,
     exit: watch::Receiver<Option<ExitStatus>>,
     output: watch::Receiver<bool>,
+    /// Bytes, as seen last.
+    peak: AtomicU64,
 }
 
 impl Spawner {
@@ -111,7 +114,7 @@ impl Spawner {
             }
             closed.send_replace(true);
         });
-        Ok(Process { pid, reaped, exit, output })
+        Ok(Process { pid, reaped, exit, output, peak: AtomicU64::new(0) })
     }
 }
 
@@ -155,11 +158,15 @@ impl Process {
         }
     }
 
-    /// The most memory that the leader held so far, in bytes.
-    pub fn peak_memory(&self) -> Option<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero())).ok()?;
-        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-        Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+    /// The most memory that the leader held so far, in bytes; after its end, what was seen last.
+    pub fn peak_memory(&self) -> u64 {
+        let read = || {
+            let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero())).ok()?;
+            let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+            Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+        };
+        let now = if *self.reaped.lock() { 0 } else { read().unwrap_or_default() };
+        self.peak.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
     /// Its number.

@@ -322,7 +322,7 @@ async fn guarded<T>(
             status = environment.process.wait() => return Err(Failure::exited(status)),
             () = tokio::time::sleep_until(deadline) => return Err(Failure::timeout(limit)),
             _ = watch.tick() => {
-                if environment.process.peak_memory().is_some_and(|used| used > most) {
+                if environment.process.peak_memory() > most {
                     // The kernel kills what goes over the memory size; the runtime is told nothing.
                     environment.process.signal(rustix::process::Signal::KILL);
                 }
@@ -338,10 +338,11 @@ fn millis(time: Duration) -> f64 {
 fn report(call: &Call, environment: Option<&mut Environment>, took: Duration, failure: Option<&Failure>) -> String {
     let (init, peak) = match environment {
         Some(environment) => (environment.init.take(), environment.process.peak_memory()),
-        None => (None, None),
+        // Nothing ran; Lambda's own share is shown (aws/aws-lambda-go#554).
+        None => (None, 3 << 20),
     };
     let memory = call.plan.memory;
-    let used = peak.map_or(memory, |bytes| i64::try_from(bytes.div_ceil(1 << 20)).unwrap_or(memory));
+    let used = i64::try_from(peak.div_ceil(1 << 20)).unwrap_or(memory);
     // Since August 2025 the start is billed too (AWS blog: standardizes billing for the INIT phase).
     let billed = (millis(took) + init.map_or(0.0, millis)).ceil();
     let mut line = format!(

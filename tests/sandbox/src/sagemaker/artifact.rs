@@ -1,11 +1,14 @@
 //! Model artifacts: from the sandbox's S3 to the directory that stands for /opt/ml/model.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::s3;
@@ -143,6 +146,39 @@ fn protect(dir: &Path) -> io::Result<()> {
         }
     }
     fs::set_permissions(dir, fs::Permissions::from_mode(0o555))
+}
+
+/// Who uses which extracted artifact. The last one removes it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Users(Arc<Mutex<HashMap<PathBuf, usize>>>);
+
+/// One use.
+#[derive(Debug)]
+pub(super) struct Use(Users, PathBuf);
+
+impl Users {
+    pub(super) fn hold(&self, dir: PathBuf) -> Use {
+        *self.0.lock().entry(dir.clone()).or_default() += 1;
+        Use(self.clone(), dir)
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut users = self.0.0.lock();
+        let left = users.get(&self.1).map_or(0, |n| n.saturating_sub(1));
+        if left > 0 {
+            users.insert(self.1.clone(), left);
+            return;
+        }
+        users.remove(&self.1);
+        // Under another name first: whoever wants it from now on makes it anew.
+        let away = self.1.with_extension(format!("{}.gone", uuid::Uuid::new_v4().simple()));
+        if fs::rename(&self.1, &away).is_ok() {
+            drop(users);
+            remove(&away);
+        }
+    }
 }
 
 /// Removes what was extracted, protected or not.

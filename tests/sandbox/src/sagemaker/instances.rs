@@ -78,6 +78,7 @@ pub struct Fleet {
     running: Mutex<HashMap<Key, Instance>>,
     ending: Mutex<Vec<JoinHandle<()>>>,
     turn: std::sync::atomic::AtomicUsize,
+    models: artifact::Users,
 }
 
 impl Drop for Fleet {
@@ -210,6 +211,7 @@ struct Host {
 impl Host {
     async fn live(self) {
         let Some(source) = self.wanted.source.clone() else { return self.run(None).await };
+        let _use = self.shared.live.fleet.models.hold(models(&self.shared.dir).join(source.digest()));
         match self.prepare(source).await {
             Ok(model) => self.run(Some(model)).await,
             Err(reason) => drop(self.told.send_replace(Phase::Failed(reason))),

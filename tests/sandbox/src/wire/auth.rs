@@ -58,7 +58,7 @@ pub fn check(key: &str, service: &str, operation: &str) -> Result<(), ApiError> 
         }
         ("denied", "s3") => Err(ApiError::new("AccessDenied", "Access Denied").status(403)),
         // GetCallerIdentity needs no permission at all.
-        ("denied", "sts") => Ok(()),
+        ("denied", "sts") if operation == "GetCallerIdentity" => Ok(()),
         ("denied", _) => Err(denied(&Caller::User("denied".to_owned()), service, operation)),
         (_, "s3") => Err(ApiError::new(
             "InvalidAccessKeyId",

@@ -92,6 +92,17 @@ pub fn verify(claim: &Claim, parts: &Parts, body: &str, secret: &str, now: i64) 
             "Signature not yet current: {stamp} is still later than {newest} ({clock} + 5 min.)"
         )));
     }
+    if signature(claim, parts, &stamp, body, secret) != claim.signature {
+        return Err(invalid(
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access \
+             Key and signing method. Consult the service documentation for details.",
+        ));
+    }
+    Ok(())
+}
+
+/// The signature that the request should have. `stamp` is its X-Amz-Date.
+pub fn signature(claim: &Claim, parts: &Parts, stamp: &str, body: &str, secret: &str) -> String {
     let request = canonical(claim, parts, body);
     let scope = format!("{}/{}/{}/aws4_request", claim.date, claim.region, claim.service);
     let text = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex::encode(Sha256::digest(request.as_bytes())));
@@ -99,13 +110,7 @@ pub fn verify(claim: &Claim, parts: &Parts, body: &str, secret: &str, now: i64) 
     for part in [claim.date.as_str(), &claim.region, &claim.service, "aws4_request"] {
         key = mac(&key, part);
     }
-    if hex::encode(mac(&key, &text)) != claim.signature {
-        return Err(invalid(
-            "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access \
-             Key and signing method. Consult the service documentation for details.",
-        ));
-    }
-    Ok(())
+    hex::encode(mac(&key, &text))
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
@@ -163,4 +168,86 @@ fn invalid(text: impl Into<String>) -> ApiError {
 
 fn incomplete(text: impl Into<String>) -> ApiError {
     ApiError::new("IncompleteSignatureException", text).status(403)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use axum::http::Request;
+
+    use super::*;
+
+    const NOW: i64 = 1_440_938_160_000;
+    const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
+    /// A request of the documentation's test suite with its signature.
+    fn signed(method: &str, uri: &str, signature: &str) -> Parts {
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
+             SignedHeaders=host;x-amz-date, Signature={signature}"
+        );
+        Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("host", "example.amazonaws.com")
+            .header("x-amz-date", "20150830T123600Z")
+            .header("authorization", authorization)
+            .body(Bytes::new())
+            .unwrap()
+            .into_parts()
+            .0
+    }
+
+    fn check(parts: &Parts, now: i64) -> Result<(), String> {
+        let claim = claim(&parts.headers).unwrap().unwrap();
+        let body = hex::encode(Sha256::digest(b""));
+        verify(&claim, parts, &body, SECRET, now).map_err(|e| e.message)
+    }
+
+    const VANILLA: &str = "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31";
+
+    #[test]
+    fn the_documentations_signatures_are_right() {
+        for (method, uri, signature) in [
+            ("GET", "/", VANILLA),
+            ("POST", "/", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+            ("GET", "/?Param2=value2&Param1=value1", "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500"),
+        ] {
+            assert_eq!(check(&signed(method, uri, signature), NOW), Ok(()), "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_changed_breaks_the_signature() {
+        for (method, uri) in [("PUT", "/"), ("GET", "/a"), ("GET", "/?a=b")] {
+            assert!(check(&signed(method, uri, VANILLA), NOW).unwrap_err().contains("does not match"), "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn five_minutes_are_allowed() {
+        let parts = signed("GET", "/", VANILLA);
+        let minutes = |n: i64| NOW + n * 60_000;
+        assert_eq!(check(&parts, minutes(5)), Ok(()));
+        assert_eq!(check(&parts, minutes(-5)), Ok(()));
+        assert_eq!(
+            check(&parts, minutes(6)).unwrap_err(),
+            "Signature expired: 20150830T123600Z is now earlier than 20150830T123700Z (20150830T124200Z - 5 min.)"
+        );
+        assert!(check(&parts, minutes(-6)).unwrap_err().starts_with("Signature not yet current: "));
+    }
+
+    #[test]
+    fn headers_that_are_no_signature_say_what_is_missing() {
+        let said = |authorization: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("authorization", authorization.parse().unwrap());
+            claim(&headers).map(|c| c.unwrap_err().message)
+        };
+        assert_eq!(said("Basic abc"), None);
+        let missing = said("AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request, SignedHeaders=host").unwrap();
+        assert!(missing.starts_with("Authorization header requires 'Signature' parameter."), "{missing}");
+        let short = said("AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=x").unwrap();
+        assert!(short.starts_with("Credential must have exactly 5"), "{short}");
+    }
 }
