@@ -74,19 +74,26 @@ impl Endpoints {
         };
         let asked = self.comfyui_url.is_some() || self.comfyui_command.is_some();
         let comfy_serve = match self.comfy_serve {
-            Some(path) if path.is_file() => std::path::absolute(&path).map_err(|e| format!("{}: {e}", path.display()))?,
-            Some(path) => {
-                return Err(format!("there is no comfy-serve at {}; build it with `cargo build -p comfy-serve`", path.display()));
+            Some(path) if path.is_file() => {
+                std::path::absolute(&path).map_err(|e| format!("{}: {e}", path.display()))?
             }
-            None => match beside("comfy-serve") {
-                Some(path) => path,
-                None if asked => {
-                    return Err("a ComfyUI is given, but there is no comfy-serve beside this program; say where it is with \
+            Some(path) => {
+                return Err(format!(
+                    "there is no comfy-serve at {}; build it with `cargo build -p comfy-serve`",
+                    path.display()
+                ));
+            }
+            None => {
+                match beside("comfy-serve") {
+                    Some(path) => path,
+                    None if asked => {
+                        return Err("a ComfyUI is given, but there is no comfy-serve beside this program; say where it is with \
                                 --comfy-serve PATH"
                         .to_owned());
+                    }
+                    None => return Ok(Err("for there is no comfy-serve beside this program".to_owned())),
                 }
-                None => return Ok(Err("for there is no comfy-serve beside this program".to_owned())),
-            },
+            }
         };
         let comfyui = match (self.comfyui_url, self.comfyui_command) {
             (Some(url), _) => Comfyui::Url(url),

@@ -72,6 +72,8 @@ pub struct Process {
     output: watch::Receiver<bool>,
     /// Bytes, as seen last.
     peak: AtomicU64,
+    /// Its thread must not end before this process.
+    _spawner: Spawner,
 }
 
 impl Spawner {
@@ -114,7 +116,7 @@ impl Spawner {
             }
             closed.send_replace(true);
         });
-        Ok(Process { pid, reaped, exit, output, peak: AtomicU64::new(0) })
+        Ok(Process { pid, reaped, exit, output, peak: AtomicU64::new(0), _spawner: self.clone() })
     }
 }
 

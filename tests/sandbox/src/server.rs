@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::faults::Faults;
-use crate::world::{ACCOUNT, Shared, now_ms};
 use crate::sagemaker::{self, Fleet, Serving};
+use crate::world::{ACCOUNT, Shared, now_ms};
 use crate::{ecr, lambda, quotas, s3, wire};
 pub use store::Store;
 

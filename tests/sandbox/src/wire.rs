@@ -98,7 +98,10 @@ pub async fn handle(shared: Arc<Shared>, request: Request) -> Response {
             response
         }
         Some(protocol) => match axum::body::to_bytes(body, BODY_LIMIT).await {
-            Ok(bytes) if let Some(name) = crate::sagemaker::invoke_target(&parts).filter(|_| scope.service == "sagemaker") => {
+            Ok(bytes)
+                if let Some(name) =
+                    crate::sagemaker::invoke_target(&parts).filter(|_| scope.service == "sagemaker") =>
+            {
                 crate::sagemaker::handle_invoke(shared, &scope, &name, &parts, bytes, &request_id).await
             }
             Ok(bytes) => match crate::lambda::invoke_target(&parts).filter(|_| protocol == Protocol::Rest) {

@@ -160,14 +160,19 @@ impl Drop for Waits<'_> {
     }
 }
 
+/// Status, error type and message.
+struct Refusal(StatusCode, &'static str, &'static str);
+
 /// The caller of the running invocation, once.
-fn caller(api: &Api, id: &str) -> Result<oneshot::Sender<Reply>, Response> {
+fn caller(api: &Api, id: &str) -> Result<oneshot::Sender<Reply>, Refusal> {
     let mut current = api.current.lock();
     match &mut *current {
-        Some((running, reply)) if running == id => reply
-            .take()
-            .ok_or_else(|| refuse(StatusCode::FORBIDDEN, "InvalidStateTransition", "The response was already sent")),
-        _ => Err(refuse(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID")),
+        Some((running, reply)) if running == id => reply.take().ok_or(Refusal(
+            StatusCode::FORBIDDEN,
+            "InvalidStateTransition",
+            "The response was already sent",
+        )),
+        _ => Err(Refusal(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID")),
     }
 }
 
@@ -186,7 +191,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 async fn response(State(api): State<Arc<Api>>, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Response {
     let reply = match caller(&api, &id) {
         Ok(reply) => reply,
-        Err(refused) => return refused,
+        Err(Refusal(status, kind, text)) => return refuse(status, kind, text),
     };
     let kind = text(&headers, "content-type");
     if text(&headers, "lambda-runtime-function-response-mode").is_some_and(|m| m.eq_ignore_ascii_case("streaming")) {
@@ -242,7 +247,7 @@ async fn stream(mut body: Body, chunks: mpsc::Sender<Chunk>) -> Response {
 async fn error(State(api): State<Arc<Api>>, Path(id): Path<String>, body: Body) -> Response {
     let reply = match caller(&api, &id) {
         Ok(reply) => reply,
-        Err(refused) => return refused,
+        Err(Refusal(status, kind, text)) => return refuse(status, kind, text),
     };
     let body = axum::body::to_bytes(body, RESPONSE).await.unwrap_or_default();
     let _ = reply.send(Reply::Error { body });

@@ -114,7 +114,8 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
         endpoint.modified = ctx.now;
         endpoint.failure = None;
         let kind = Kind::Deploy { config, variants, deployment, fails };
-        endpoint.operation = Some(Operation { kind, started: ctx.now, until, logged: false, readiness: Readiness::Waiting });
+        endpoint.operation =
+            Some(Operation { kind, started: ctx.now, until, logged: false, readiness: Readiness::Waiting });
     }
     Ok(json!({"EndpointArn": Noun::Endpoint.arn(ctx, &name)}))
 }
@@ -154,7 +155,13 @@ pub(super) fn delete(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
     if let Some(endpoint) = world.region(&ctx.region).sagemaker.endpoints.get_mut(&name) {
         endpoint.status = Status::Deleting;
         endpoint.modified = ctx.now;
-        endpoint.operation = Some(Operation { kind: Kind::Delete, started: ctx.now, until, logged: false, readiness: Readiness::Waiting });
+        endpoint.operation = Some(Operation {
+            kind: Kind::Delete,
+            started: ctx.now,
+            until,
+            logged: false,
+            readiness: Readiness::Waiting,
+        });
     }
     Ok(Value::Null)
 }
@@ -187,7 +194,13 @@ fn scale(world: &mut World, ctx: &Ctx, name: &str, variants: Vec<fleet::Variant>
         endpoint.variants = variants;
         endpoint.status = Status::Updating;
         endpoint.modified = ctx.now;
-        endpoint.operation = Some(Operation { kind: Kind::Scale, started: ctx.now, until, logged: false, readiness: Readiness::Waiting });
+        endpoint.operation = Some(Operation {
+            kind: Kind::Scale,
+            started: ctx.now,
+            until,
+            logged: false,
+            readiness: Readiness::Waiting,
+        });
     }
 }
 

@@ -160,7 +160,8 @@ impl Fleet {
         ready.sort_by_key(|(k, ..)| k.index);
         let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % ready.len();
         ready.rotate_left(turn);
-        let chosen = if least { ready.iter().min_by_key(|(_, i, _)| Arc::strong_count(&i.busy)) } else { ready.first() };
+        let chosen =
+            if least { ready.iter().min_by_key(|(_, i, _)| Arc::strong_count(&i.busy)) } else { ready.first() };
         chosen.map(|(_, instance, address)| Taken { address: *address, _busy: instance.busy.clone() })
     }
 

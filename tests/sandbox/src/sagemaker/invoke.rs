@@ -251,9 +251,11 @@ fn admit(shared: &Shared, scope: &Scope, name: &str, parts: &Parts) -> Result<(S
     }
     let wanted = parts.headers.get("x-amzn-sagemaker-target-variant").and_then(|v| v.to_str().ok());
     let chosen = match wanted {
-        Some(wanted) => endpoint.variants.iter().find(|v| v.name == wanted).ok_or_else(|| {
-            invalid(format!("Variant {wanted} of endpoint {name} of account {ACCOUNT} not found."))
-        })?,
+        Some(wanted) => {
+            endpoint.variants.iter().find(|v| v.name == wanted).ok_or_else(|| {
+                invalid(format!("Variant {wanted} of endpoint {name} of account {ACCOUNT} not found."))
+            })?
+        }
         None => {
             let weights: BTreeMap<&str, f64> = endpoint.variants.iter().map(|v| (v.name.as_str(), v.weight)).collect();
             let chosen = weighted(&weights, rand::rng().random_range(0.0..1.0)).to_owned();

@@ -211,7 +211,11 @@ mod tests {
         for (method, uri, signature) in [
             ("GET", "/", VANILLA),
             ("POST", "/", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
-            ("GET", "/?Param2=value2&Param1=value1", "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500"),
+            (
+                "GET",
+                "/?Param2=value2&Param1=value1",
+                "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+            ),
         ] {
             assert_eq!(check(&signed(method, uri, signature), NOW), Ok(()), "{method} {uri}");
         }
@@ -220,7 +224,10 @@ mod tests {
     #[test]
     fn whatever_is_changed_breaks_the_signature() {
         for (method, uri) in [("PUT", "/"), ("GET", "/a"), ("GET", "/?a=b")] {
-            assert!(check(&signed(method, uri, VANILLA), NOW).unwrap_err().contains("does not match"), "{method} {uri}");
+            assert!(
+                check(&signed(method, uri, VANILLA), NOW).unwrap_err().contains("does not match"),
+                "{method} {uri}"
+            );
         }
     }
 

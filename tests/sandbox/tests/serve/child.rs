@@ -22,6 +22,12 @@ pub fn play() {
     }
 }
 
+/// A line of output.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
 /// The environment, as JSON.
 fn environment() -> Value {
     std::env::vars().map(|(k, v)| (k, json!(v))).collect::<serde_json::Map<_, _>>().into()
@@ -49,7 +55,7 @@ fn header<'a>(head: &'a str, name: &str) -> &'a str {
 }
 
 fn function(api: &str) {
-    println!("the function starts");
+    say("the function starts");
     if std::env::var("MODE").as_deref() == Ok("init-exit") {
         std::process::exit(4);
     }
@@ -81,8 +87,9 @@ fn function(api: &str) {
             }
             "large" => {
                 let text = "x".repeat(number("bytes") as usize);
-                let (status, _) = request(api, &to("response"), json!({"statusCode": 200, "body": text}).to_string().as_bytes());
-                eprintln!("the runtime API said {}", status.lines().next().unwrap_or_default());
+                let (status, _) =
+                    request(api, &to("response"), json!({"statusCode": 200, "body": text}).to_string().as_bytes());
+                say(&format!("the runtime API said {}", status.lines().next().unwrap_or_default()));
             }
             "memory" => {
                 // Touched, or it would not be there.
@@ -92,7 +99,8 @@ fn function(api: &str) {
             }
             "stream" => stream(api, &id, &order),
             _ => {
-                let text = json!({"event": event, "environment": environment(), "pid": std::process::id(), "head": head});
+                let text =
+                    json!({"event": event, "environment": environment(), "pid": std::process::id(), "head": head});
                 let answer = json!({"statusCode": 200, "headers": {"x-own": "yes"}, "body": text.to_string()});
                 request(api, &to("response"), answer.to_string().as_bytes());
             }
@@ -131,7 +139,7 @@ fn stream(api: &str, id: &str, order: &Value) {
 
 fn container(listen: &str) {
     let mode = std::env::var("MODE").unwrap_or_default();
-    println!("the container starts with {}", std::env::var("CHILD_ARGS").unwrap_or_default());
+    say(&format!("the container starts with {}", std::env::var("CHILD_ARGS").unwrap_or_default()));
     if mode == "exit" {
         std::process::exit(7);
     }

@@ -32,7 +32,11 @@ fn archive(name: &str, link: bool) -> Vec<u8> {
 /// A model and an endpoint config of this name.
 fn config(sandbox: &Sandbox, name: &str, mode: &str, data: Value) {
     if sandbox.call("iam", "GetRole", json!({"RoleName": "exec"})).is_err() {
-        sandbox.role("exec", "sagemaker.amazonaws.com", json!([{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]));
+        sandbox.role(
+            "exec",
+            "sagemaker.amazonaws.com",
+            json!([{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]),
+        );
     }
     sandbox.object("m.tar.gz", &archive("checkpoints/a.safetensors", false));
     let mut container = json!({"Image": IMAGE, "Environment": {"MODE": mode, "OWN": "value"}});
@@ -236,7 +240,10 @@ async fn a_model_that_cannot_be_extracted_fails_the_endpoint() {
         create(&sandbox, "c1", "ok", json!({"ModelDataUrl": "s3://models/bad.tar.gz"}));
         let shown = settled(&sandbox).await;
         let reason = shown["FailureReason"].as_str().unwrap();
-        assert!(reason.starts_with("Failed to extract model data archive for container \"container_1\" from URL"), "{reason}");
+        assert!(
+            reason.starts_with("Failed to extract model data archive for container \"container_1\" from URL"),
+            "{reason}"
+        );
     }
 }
 
@@ -322,7 +329,7 @@ async fn simulated_endpoints_keep_the_rules_and_run_nothing() {
 async fn a_sandbox_that_stops_or_is_started_again() {
     let sandbox = serving().await;
     let first = pid(&sandbox).await;
-    let crate::support::Sandbox { running, dir } = sandbox;
+    let Sandbox { running, dir } = sandbox;
     running.stop().await.unwrap();
     assert!(!alive(first));
     // What was in service is in service again.
@@ -347,7 +354,8 @@ async fn nothing_outlives_a_sandbox_that_is_killed() {
     let script = dir.path().join("comfy-serve");
     let mut file = std::fs::File::create(&script).unwrap();
     // A child of the program's child ends because this one ends it when it is told to.
-    write!(file, "#!/bin/sh\nsleep 1000 & echo $! > '{}'; trap 'kill $!; exit' TERM; wait\n", marker.display()).unwrap();
+    write!(file, "#!/bin/sh\nsleep 1000 & echo $! > '{}'; trap 'kill $!; exit' TERM; wait\n", marker.display())
+        .unwrap();
     drop(file);
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let state = dir.path().join("state");

@@ -37,7 +37,10 @@ async fn a_function_has_lambdas_environment_and_nothing_of_the_sandbox() {
     assert!(environment["AWS_ACCESS_KEY_ID"].as_str().unwrap().starts_with("ASIA"));
     assert!(environment["CARGO_MANIFEST_DIR"].is_null() && environment["HOME"].is_null(), "{environment}");
     let head = told["head"].as_str().unwrap();
-    for line in ["lambda-runtime-invoked-function-arn: arn:aws:lambda:eu-west-1:123456789012:function:f", "lambda-runtime-trace-id: root=1-"] {
+    for line in [
+        "lambda-runtime-invoked-function-arn: arn:aws:lambda:eu-west-1:123456789012:function:f",
+        "lambda-runtime-trace-id: root=1-",
+    ] {
         assert!(head.contains(line), "{head}");
     }
     let log = reply.log();
@@ -85,7 +88,10 @@ async fn what_cannot_be_executed_is_an_invalid_entrypoint() {
     };
     for (package, text) in [
         (zip("bootstrap", &foreign, 0o755), "Error: fork/exec /var/task/bootstrap: exec format error"),
-        (zip("bootstrap", child::script().as_bytes(), 0o644), "Error: fork/exec /var/task/bootstrap: permission denied"),
+        (
+            zip("bootstrap", child::script().as_bytes(), 0o644),
+            "Error: fork/exec /var/task/bootstrap: permission denied",
+        ),
         (zip("other", b"", 0o755), "Error: Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]"),
     ] {
         let sandbox = Sandbox::new().await;
@@ -179,7 +185,8 @@ async fn the_other_invocation_types() {
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_that_may_not_do_not() {
     let sandbox = made(json!({})).await;
-    let other = json!([{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": "arn:aws:lambda:*:*:function:g"}]);
+    let other =
+        json!([{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": "arn:aws:lambda:*:*:function:g"}]);
     let key = sandbox.assume(&sandbox.role("other", "lambda.amazonaws.com", other));
     let refused = sandbox.invoke_as(json!({}), &[], &key).await;
     assert_eq!((refused.status(), refused.header("x-amzn-errortype")), (403, "AccessDeniedException"));

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use comfy_sandbox::s3::state::{Bucket, Extent, Version};
+use comfy_sandbox::s3::state::{Extent, Version};
 use comfy_sandbox::sagemaker::{Comfyui, Serving};
 use comfy_sandbox::server::{Options, Running, start, start_serving};
 use comfy_sandbox::wire::sigv4;
@@ -82,7 +82,8 @@ impl Sandbox {
 
     /// Function `f` from this zip file, with a role that may write logs.
     pub async fn function(&self, zip: &[u8], settings: Value) {
-        let logs = json!([{"Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": "*"}]);
+        let logs =
+            json!([{"Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": "*"}]);
         let mut input = json!({
             "FunctionName": "f", "Runtime": "provided.al2023", "Handler": "bootstrap", "Timeout": 60,
             "Role": self.role("f", "lambda.amazonaws.com", logs), "Code": {"ZipFile": STANDARD.encode(zip)},
@@ -105,7 +106,14 @@ impl Sandbox {
     }
 
     /// A request to the sandbox, signed unless it brings no key.
-    pub async fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8], key: Option<&Key>, service: &str) -> Reply {
+    pub async fn send(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        key: Option<&Key>,
+        service: &str,
+    ) -> Reply {
         self.send_at(path, headers, body, key, (service, REGION, now_ms())).await
     }
 
@@ -152,7 +160,7 @@ impl Sandbox {
             ..Version::default()
         };
         let mut world = self.running.shared.world.lock();
-        let bucket = world.s3.buckets.entry("models".into()).or_insert_with(Bucket::default);
+        let bucket = world.s3.buckets.entry("models".into()).or_default();
         bucket.objects.insert(key.into(), vec![version]);
     }
 
@@ -327,9 +335,7 @@ pub async fn endpoint_over_the_wire(to: SocketAddr) {
             format!("AWS4-HMAC-SHA256 Credential=sandbox/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=x"),
         );
         request = match target {
-            Some(target) => {
-                request.header("x-amz-target", target).header("content-type", "application/x-amz-json-1.1")
-            }
+            Some(target) => request.header("x-amz-target", target).header("content-type", "application/x-amz-json-1.1"),
             None => request.header("content-type", "application/x-www-form-urlencoded"),
         };
         let request = request.body(Full::new(Bytes::from(body))).unwrap();
@@ -343,7 +349,8 @@ pub async fn endpoint_over_the_wire(to: SocketAddr) {
         .finish();
     call("iam", None, form).await;
     let image = "763104351884.dkr.ecr.eu-west-1.amazonaws.com/app:1";
-    let variant = json!({"VariantName": "V", "ModelName": "m", "InstanceType": "ml.g5.xlarge", "InitialInstanceCount": 1});
+    let variant =
+        json!({"VariantName": "V", "ModelName": "m", "InstanceType": "ml.g5.xlarge", "InitialInstanceCount": 1});
     for (operation, input) in [
         (
             "CreateModel",

@@ -97,7 +97,9 @@ async fn only_good_signatures_pass() {
     let changed = sandbox.send_with_other_body(&path, &key).await;
     assert_eq!((changed.status(), changed.header("x-amzn-errortype")), (403, "InvalidSignatureException"));
     let nobody = ("AKIANOBODY".to_owned(), "sandbox".to_owned(), None);
-    assert!(post(&sandbox, &path, &body, Some(&nobody)).await.text().contains("security token included in the request"));
+    assert!(
+        post(&sandbox, &path, &body, Some(&nobody)).await.text().contains("security token included in the request")
+    );
     // Nothing of all this ran the function.
     assert_eq!(sandbox.lines("/aws/lambda/f").iter().filter(|l| l.starts_with("START")).count(), 1);
 }
