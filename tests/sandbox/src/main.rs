@@ -56,8 +56,8 @@ struct Endpoints {
     /// A ComfyUI that runs already, for all instances [default: comfyui-stand-in beside this program, one for each]
     #[arg(long, env = "COMFY_SANDBOX_COMFYUI_URL", value_name = "URL")]
     comfyui_url: Option<String>,
-    /// A command that starts a ComfyUI for an instance, its words separated by spaces; `--listen 127.0.0.1 --port PORT`
-    /// is added
+    /// A command that starts a ComfyUI for an instance, its words separated by spaces; `--listen 127.0.0.1 --port PORT
+    /// --extra-model-paths-config FILE` is added
     #[arg(long, value_name = "COMMAND", conflicts_with = "comfyui_url")]
     comfyui_command: Option<String>,
 }

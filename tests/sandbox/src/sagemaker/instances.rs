@@ -47,7 +47,8 @@ pub struct Serving {
 pub enum Comfyui {
     /// One that runs already; all instances share it.
     Url(String),
-    /// One for each instance: this command with `--listen 127.0.0.1 --port PORT` behind it.
+    /// One for each instance: this command, with `--listen 127.0.0.1 --port PORT` and, for a model with data,
+    /// `--extra-model-paths-config FILE` behind it.
     Command(Vec<String>),
 }
 
@@ -324,6 +325,11 @@ impl Host {
                 let port = free_port().await?.port().to_string();
                 command.env("COMFY_SERVE_COMFYUI_URL", format!("http://127.0.0.1:{port}"));
                 command.arg("--").args(words).args(["--listen", "127.0.0.1", "--port", &port]);
+                if let Some(model) = model {
+                    let paths = dir.join("extra_model_paths.yaml");
+                    tokio::fs::write(&paths, model_paths(model)).await?;
+                    command.arg("--extra-model-paths-config").arg(paths);
+                }
             }
         }
         let log = self.logger();
@@ -355,6 +361,14 @@ enum End {
     TooLate,
 }
 
+/// The image's own list of model folders, for the directory that stands for /opt/ml/model.
+fn model_paths(model: &Path) -> String {
+    const IMAGE: &str = include_str!("../../../../image/extra_model_paths.yaml");
+    // A path as YAML takes it, whatever is in it.
+    let quoted = serde_json::Value::from(model.to_string_lossy()).to_string();
+    IMAGE.replace("base_path: /opt/ml/model", &format!("base_path: {quoted}"))
+}
+
 /// Waits until the instance is to end.
 async fn asked(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
@@ -370,4 +384,18 @@ async fn ping(to: SocketAddr) -> bool {
 /// A port that was free a moment ago; a container that finds it taken ends, and is started with another one.
 async fn free_port() -> std::io::Result<SocketAddr> {
     tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_images_model_folders_are_those_of_the_directory() {
+        let text = model_paths(Path::new("/state/a \"b\": c"));
+        let parsed: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        let folders = parsed.as_object().unwrap().values().next().unwrap();
+        assert_eq!(folders["base_path"], "/state/a \"b\": c");
+        assert!(folders["checkpoints"].is_string());
+    }
 }

@@ -99,7 +99,10 @@ async fn a_container_has_its_model_and_its_environment() {
     assert!(environment["CARGO_MANIFEST_DIR"].is_null());
     let args = environment["CHILD_ARGS"].as_str().unwrap();
     let port = environment["COMFY_SERVE_COMFYUI_URL"].as_str().unwrap().rsplit(':').next().unwrap();
-    assert_eq!(args, format!("serve -- comfyui --own --listen 127.0.0.1 --port {port}"));
+    let (start, paths) = args.split_once(" --extra-model-paths-config ").unwrap();
+    assert_eq!(start, format!("serve -- comfyui --own --listen 127.0.0.1 --port {port}"));
+    let paths = std::fs::read_to_string(paths).unwrap();
+    assert!(paths.contains(&format!("base_path: {}", told["model"])), "{paths}");
     let lines = sandbox.lines(LOGS);
     assert!(lines.iter().any(|l| l.starts_with("the container starts with serve -- comfyui")), "{lines:?}");
     let streams = sandbox.call("logs", "DescribeLogStreams", json!({"logGroupName": LOGS})).unwrap();
