@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 
 use super::function::Plan;
-use super::package;
+use super::package::{self, Machine};
 use super::runtime_api::Runtime;
 use crate::iam::identity::{self, Question};
 use crate::process::{Process, worded};
@@ -158,8 +158,9 @@ impl Environment {
         if !program.exists() {
             return Err(entry("Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]"));
         }
-        if let Some(text) = package::format_error(&program, &plan.architecture) {
-            return Err(entry(&format!("fork/exec /var/task/bootstrap: {text}")));
+        let machine = package::machine(&program, &plan.architecture);
+        if machine == Machine::Wrong {
+            return Err(entry("fork/exec /var/task/bootstrap: exec format error"));
         }
         let runtime = Runtime::listen().await.map_err(internal)?;
         let command = command(shared, plan, &program, &task, &runtime.address, log);
@@ -167,6 +168,15 @@ impl Environment {
         let started = shared.live.spawner.start(command, Signal::KILL, Box::new(move |line| sink.line(line))).await;
         let process = started.map_err(|error| {
             let text = match error.raw_os_error() {
+                // On AWS it would run: no words of Lambda's.
+                Some(8) if machine == Machine::Elsewhere => {
+                    let text = format!(
+                        "this machine cannot run a function for {}; install qemu-user-static, or deploy to the sandbox \
+                         with this machine's architecture",
+                        plan.architecture
+                    );
+                    return Failure::new("Sandbox.OtherMachine", text);
+                }
                 Some(8) => "exec format error".to_owned(),
                 Some(13) => "permission denied".to_owned(),
                 Some(2) => "no such file or directory".to_owned(),

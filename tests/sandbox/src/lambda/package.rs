@@ -103,15 +103,75 @@ pub(super) fn sweep<'a>(state: &Path, used: impl Iterator<Item = &'a str>) {
     }
 }
 
-/// What Lambda would say of an executable for another architecture; none if it may run.
-pub(super) fn format_error(program: &Path, architecture: &str) -> Option<&'static str> {
+/// What Lambda would say of an executable for another architecture than the function's, and what only the sandbox
+/// says: that this machine is none of that architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Machine {
+    /// A script, or right for the function and for this machine.
+    Right,
+    /// Lambda's machine could not run it.
+    Wrong,
+    /// Lambda's machine could, this one perhaps not.
+    Elsewhere,
+}
+
+/// Looks at an executable.
+pub(super) fn machine(program: &Path, architecture: &str) -> Machine {
     let mut head = [0; 20];
     let read = File::open(program).and_then(|mut f| io::Read::read_exact(&mut f, &mut head));
     // A script is short, and has no architecture.
     if read.is_err() || !head.starts_with(b"\x7fELF") {
-        return None;
+        return Machine::Right;
     }
-    // e_machine (ELF specification): 62 is x86-64, 183 is AArch64.
-    let wanted = if architecture == "arm64" { 183 } else { 62 };
-    (u16::from_le_bytes([head[18], head[19]]) != wanted).then_some("exec format error")
+    let number = |arm| if arm { AARCH64 } else { X86_64 };
+    let given = u16::from_le_bytes([head[18], head[19]]);
+    if given != number(architecture == "arm64") {
+        Machine::Wrong
+    } else if given != number(cfg!(target_arch = "aarch64")) {
+        Machine::Elsewhere
+    } else {
+        Machine::Right
+    }
+}
+
+/// e_machine (ELF specification).
+const X86_64: u16 = 62;
+const AARCH64: u16 = 183;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_for_one_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = |bytes: &[u8], architecture: &str| {
+            let path = dir.path().join("bootstrap");
+            fs::write(&path, bytes).unwrap();
+            machine(&path, architecture)
+        };
+        let elf = |number: u16| {
+            let mut bytes = b"\x7fELF".to_vec();
+            bytes.resize(64, 0);
+            bytes[18..20].copy_from_slice(&number.to_le_bytes());
+            bytes
+        };
+        let here = cfg!(target_arch = "aarch64");
+        let (own, other) = if here { ("arm64", "x86_64") } else { ("x86_64", "arm64") };
+        let (own_number, other_number) = if here { (AARCH64, X86_64) } else { (X86_64, AARCH64) };
+        assert_eq!(look(&elf(own_number), own), Machine::Right);
+        assert_eq!(look(&elf(own_number), other), Machine::Wrong);
+        assert_eq!(look(&elf(other_number), other), Machine::Elsewhere);
+        assert_eq!(look(&elf(40), own), Machine::Wrong);
+        assert_eq!(look(b"#!/bin/sh\n", other), Machine::Right);
+    }
+
+    #[test]
+    fn what_no_function_has_is_swept() {
+        let state = tempfile::tempdir().unwrap();
+        let names = ["AAAA", "BBBB"];
+        names.iter().for_each(|n| keep(state.path(), n, b"PK").unwrap());
+        sweep(state.path(), ["AAAA"].into_iter());
+        assert!(zip(state.path(), "AAAA").exists() && !zip(state.path(), "BBBB").exists());
+    }
 }

@@ -50,17 +50,17 @@ fn config(sandbox: &Sandbox, name: &str, mode: &str, data: Value) {
     sandbox.call("sagemaker", "CreateEndpointConfig", config).unwrap();
 }
 
-fn archived() -> Value {
+pub fn archived() -> Value {
     json!({"ModelDataUrl": "s3://models/m.tar.gz"})
 }
 
-fn create(sandbox: &Sandbox, name: &str, mode: &str, data: Value) {
+pub fn create(sandbox: &Sandbox, name: &str, mode: &str, data: Value) {
     config(sandbox, name, mode, data);
     sandbox.call("sagemaker", "CreateEndpoint", json!({"EndpointName": "e", "EndpointConfigName": name})).unwrap();
 }
 
 /// Waits until nothing goes on at the endpoint.
-async fn settled(sandbox: &Sandbox) -> Value {
+pub async fn settled(sandbox: &Sandbox) -> Value {
     until(|| {
         let shown = sandbox.call("sagemaker", "DescribeEndpoint", json!({"EndpointName": "e"})).unwrap();
         ["InService", "Failed"].iter().any(|s| shown["EndpointStatus"] == *s).then_some(shown)

@@ -1,5 +1,7 @@
 //! Functions as processes.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::child;
@@ -219,4 +221,20 @@ async fn what_the_object_in_s3_becomes_later_changes_nothing() {
     sandbox.function(b"", json!({"Code": {"S3Bucket": "models", "S3Key": "f.zip"}})).await;
     sandbox.object("f.zip", b"something else");
     assert_eq!(sandbox.invoke(json!({})).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_pending_cannot_be_invoked() {
+    let sandbox = made(json!({})).await;
+    // From now on nothing gets ready.
+    sandbox.running.shared.world.lock().time_scale = 1000.0;
+    let input = json!({
+        "FunctionName": "slow", "Runtime": "provided.al2023", "Handler": "bootstrap",
+        "Role": "arn:aws:iam::123456789012:role/f", "Code": {"ZipFile": STANDARD.encode(package())},
+    });
+    sandbox.call("lambda", "CreateFunction", input).unwrap();
+    let path = "/2015-03-31/functions/slow/invocations";
+    let refused = sandbox.send(path, &[], b"{}", Some(&admin()), "lambda").await;
+    assert_eq!((refused.status(), refused.header("x-amzn-errortype")), (409, "ResourceConflictException"));
+    assert!(refused.text().contains("currently in the following state: Pending"), "{}", refused.text());
 }

@@ -1,6 +1,7 @@
 //! Functions and endpoints that really run: over the wire, with this binary as what is run.
 
 mod child;
+mod clients;
 mod endpoints;
 mod functions;
 mod support;
