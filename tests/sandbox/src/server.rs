@@ -48,7 +48,7 @@ pub struct Options {
 pub enum StartError {
     /// Anything but loopback.
     #[error(
-        "the sandbox listens on loopback only, and {0} is not: it checks no signatures, so nobody else may reach it; use 127.0.0.1"
+        "the sandbox listens on loopback only, and {0} is not: it runs what is uploaded to it and checks few signatures, so nobody else may reach it; use 127.0.0.1"
     )]
     NotLoopback(SocketAddr),
     /// Zero, negative or not a number.
