@@ -47,8 +47,8 @@ enum Verb {
 /// How endpoints run.
 #[derive(Debug, clap::Args)]
 struct Endpoints {
-    /// Keep SageMaker's rules but run nothing behind endpoints.
-    #[arg(long, conflicts_with_all = ["comfy_serve", "comfyui_url", "comfyui_command"])]
+    /// Keep SageMaker's rules but run nothing behind endpoints, whatever the options below say.
+    #[arg(long, env = "COMFY_SANDBOX_SIMULATE_ENDPOINTS", value_parser = clap::builder::FalseyValueParser::new())]
     simulate_endpoints: bool,
     /// The comfy-serve binary that stands for the image's [default: comfy-serve beside this program]
     #[arg(long, env = "COMFY_SANDBOX_COMFY_SERVE", value_name = "PATH")]
@@ -58,7 +58,7 @@ struct Endpoints {
     comfyui_url: Option<String>,
     /// A command that starts a ComfyUI for an instance, its words separated by spaces; `--listen 127.0.0.1 --port PORT
     /// --extra-model-paths-config FILE` is added
-    #[arg(long, value_name = "COMMAND", conflicts_with = "comfyui_url")]
+    #[arg(long, env = "COMFY_SANDBOX_COMFYUI_COMMAND", value_name = "COMMAND", conflicts_with = "comfyui_url")]
     comfyui_command: Option<String>,
 }
 

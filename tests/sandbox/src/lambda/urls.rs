@@ -115,7 +115,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let found = super::by_url(&shared.world.lock(), id);
     let Some((region, name)) = found else {
-        // Unknown ids are forbidden like everything else that is not allowed.
+        // Not documented: AWS has no other answer for those who may not know more.
         return Err(Refusal::Forbidden);
     };
     let body = axum::body::to_bytes(body, REQUEST).await.map_err(|_| {

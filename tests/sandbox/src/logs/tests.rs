@@ -80,9 +80,9 @@ fn tokens_walk_through_a_stream_and_then_stay() {
 
 #[test]
 fn a_long_stream_loses_its_oldest_lines() {
-    let mut world = crate::testing::world();
+    let mut world = world();
     for i in 0..=super::KEPT {
-        super::append(&mut world, "us-east-1", "g", "s", crate::testing::NOW, &[format!("{i}")]);
+        append(&mut world, "us-east-1", "g", "s", NOW, &[format!("{i}")]);
     }
     let events = &world.region("us-east-1").logs.groups["g"].streams["s"].events;
     assert_eq!((events.len(), events[0].1.as_str()), (super::KEPT, "1"));

@@ -230,7 +230,9 @@ impl Host {
         }
     }
 
-    /// Runs the container until it is not wanted any more, again and again when it ends by itself.
+    /// Runs the container until it is not wanted any more, again and again when it ends by itself, as the repeated first
+    /// lines in the logs of failing endpoints show. What SageMaker does about pings that fail later is not documented:
+    /// nothing is done here.
     async fn run(&self, model: Option<PathBuf>) {
         let limit = self.serving.startup.unwrap_or(self.wanted.startup);
         let mut stopped = self.stopped.clone();

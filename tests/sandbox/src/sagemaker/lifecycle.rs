@@ -115,6 +115,7 @@ fn finish(region: &str, name: &str, endpoint: &mut Endpoint, rollback: i64, writ
     match (&operation.kind, &operation.readiness) {
         (Kind::Delete, _) => return true,
         (Kind::RollBack, _) => endpoint.status = Status::InService,
+        // Not documented: what is there goes on serving, and the reason can be read.
         (Kind::Scale, Readiness::Failed(reason)) => {
             endpoint.status = Status::InService;
             endpoint.failure = Some(reason.clone());
