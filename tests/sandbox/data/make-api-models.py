@@ -46,7 +46,7 @@ SERVICES = {
         ListTags UpdateEndpoint UpdateEndpointWeightsAndCapacities"""),
     "servicequotas": ("service-quotas", """
         GetAWSDefaultServiceQuota GetServiceQuota ListAWSDefaultServiceQuotas ListServiceQuotas"""),
-    "sts": ("sts", "GetCallerIdentity"),
+    "sts": ("sts", "AssumeRole GetCallerIdentity"),
 }
 
 

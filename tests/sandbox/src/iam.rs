@@ -1,5 +1,6 @@
 //! IAM: roles, their policies and tags. Global, as in AWS.
 
+pub mod identity;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,9 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove
 #[serde(default)]
 pub struct State {
     roles: BTreeMap<String, Role>,
+    /// Temporary credentials by access key id. They end with the sandbox.
+    #[serde(skip)]
+    sessions: BTreeMap<String, identity::Session>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -119,6 +123,12 @@ fn encoded(document: &str) -> String {
 pub fn trusts(world: &World, arn: &str, service: &str) -> bool {
     let found = world.iam.roles.iter().find(|(name, role)| role.arn(name) == arn);
     found.is_some_and(|(_, role)| policy::trusts(&role.trust, service))
+}
+
+/// Whether a role exists and its trust policy lets a caller of this account assume it.
+pub fn trusts_caller(world: &World, arn: &str, caller: &identity::Caller) -> bool {
+    let found = world.iam.roles.iter().find(|(name, role)| role.arn(name) == arn);
+    found.is_some_and(|(_, role)| policy::trusts_principal(&role.trust, &caller.arn()))
 }
 
 /// One operation, input and output as in the API's JSON.

@@ -5,6 +5,8 @@
 //! - `server`, `wire`: HTTP in front of it: dispatch by signed service name, JSON and query protocols.
 //! - `rules`, `faults`: the two tables: what AWS refuses (with its source), and what tests can break.
 //! - `models`: what the API models say about requests, checked before any service sees them.
+//! - `live`, `process`, `http`: what runs beside the state: functions (`lambda::invoke`) and the instances of endpoints
+//!   (`sagemaker::instances`), processes that end with the sandbox however it ends.
 //! - one module a service. Each has `call(world, ctx, operation, input) -> output` in the JSON of the API,
 //!   which both the wire and CloudFormation's resource providers use, so a rule binds both.
 //!
@@ -14,11 +16,14 @@
 pub mod cfn;
 pub mod ecr;
 pub mod faults;
+pub mod http;
 pub mod iam;
 pub mod input;
 pub mod lambda;
+pub mod live;
 pub mod logs;
 pub mod models;
+pub mod process;
 pub mod quotas;
 pub mod rules;
 pub mod s3;

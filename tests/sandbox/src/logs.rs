@@ -62,12 +62,18 @@ struct Stream {
     events: Vec<(i64, String)>,
 }
 
-/// Writes lines as a service does: the group and the stream are made if they are not there.
+/// Lines that a stream keeps. CloudWatch keeps all; here they are a part of the state, which is saved as a whole.
+const KEPT: usize = 10_000;
+
+/// Writes lines as a service does: the group and the stream are made if they are not there. The oldest lines of a long
+/// stream go.
 pub fn append(world: &mut World, region: &str, group: &str, stream: &str, now: i64, lines: &[String]) {
     let groups = &mut world.region(region).logs.groups;
     let group = groups.entry(group.to_owned()).or_insert_with(|| Group { created: now, ..Group::default() });
     let stream = group.streams.entry(stream.to_owned()).or_insert_with(|| Stream { created: now, ..Stream::default() });
     stream.events.extend(lines.iter().map(|line| (now, line.clone())));
+    let over = stream.events.len().saturating_sub(KEPT);
+    stream.events.drain(..over);
 }
 
 /// One operation, input and output as in the API's JSON.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use comfy_sandbox::server::{Options, Running, Store, start};
+use comfy_sandbox::sagemaker::{Comfyui, Serving};
+use comfy_sandbox::server::{Options, Running, Store, start, start_serving};
 use comfy_sandbox::world::{ACCOUNT, KEY};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +33,8 @@ enum Verb {
         /// Real seconds that one AWS second takes; 1 is AWS's own pace.
         #[arg(long, default_value_t = 0.02, value_name = "FACTOR")]
         time_scale: f64,
+        #[command(flatten)]
+        endpoints: Endpoints,
     },
     /// Ends the sandbox that uses a state directory, and waits until it is gone. Its state stays.
     Stop {
@@ -39,6 +42,79 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
     },
+}
+
+/// How endpoints run.
+#[derive(Debug, clap::Args)]
+struct Endpoints {
+    /// Keep SageMaker's rules but run nothing behind endpoints, whatever the options below say.
+    #[arg(long, env = "COMFY_SANDBOX_SIMULATE_ENDPOINTS", value_parser = clap::builder::FalseyValueParser::new())]
+    simulate_endpoints: bool,
+    /// The comfy-serve binary that stands for the image's [default: comfy-serve beside this program]
+    #[arg(long, env = "COMFY_SANDBOX_COMFY_SERVE", value_name = "PATH")]
+    comfy_serve: Option<PathBuf>,
+    /// A ComfyUI that runs already, for all instances [default: comfyui-stand-in beside this program, one for each]
+    #[arg(long, env = "COMFY_SANDBOX_COMFYUI_URL", value_name = "URL")]
+    comfyui_url: Option<String>,
+    /// A command that starts a ComfyUI for an instance, its words separated by spaces; `--listen 127.0.0.1 --port PORT
+    /// --extra-model-paths-config FILE` is added
+    #[arg(long, env = "COMFY_SANDBOX_COMFYUI_COMMAND", value_name = "COMMAND", conflicts_with = "comfyui_url")]
+    comfyui_command: Option<String>,
+}
+
+impl Endpoints {
+    /// What runs behind endpoints, or why nothing does.
+    fn resolve(self) -> Result<Result<Serving, String>, String> {
+        if self.simulate_endpoints {
+            return Ok(Err("as --simulate-endpoints asks".to_owned()));
+        }
+        let beside = |name: &str| {
+            let path = std::env::current_exe().ok()?.with_file_name(name);
+            path.is_file().then_some(path)
+        };
+        let asked = self.comfyui_url.is_some() || self.comfyui_command.is_some();
+        let comfy_serve = match self.comfy_serve {
+            Some(path) if path.is_file() => {
+                std::path::absolute(&path).map_err(|e| format!("{}: {e}", path.display()))?
+            }
+            Some(path) => {
+                return Err(format!(
+                    "there is no comfy-serve at {}; build it with `cargo build -p comfy-serve`",
+                    path.display()
+                ));
+            }
+            None => {
+                match beside("comfy-serve") {
+                    Some(path) => path,
+                    None if asked => {
+                        return Err("a ComfyUI is given, but there is no comfy-serve beside this program; say where it is with \
+                                --comfy-serve PATH"
+                        .to_owned());
+                    }
+                    None => return Ok(Err("for there is no comfy-serve beside this program".to_owned())),
+                }
+            }
+        };
+        let comfyui = match (self.comfyui_url, self.comfyui_command) {
+            (Some(url), _) => Comfyui::Url(url),
+            (None, Some(command)) => {
+                let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+                if words.is_empty() {
+                    return Err("--comfyui-command is empty".to_owned());
+                }
+                Comfyui::Command(words)
+            }
+            (None, None) => match beside("comfyui-stand-in") {
+                Some(path) => Comfyui::Command(vec![path.to_string_lossy().into_owned()]),
+                None => {
+                    return Ok(Err("for there is no comfyui-stand-in beside this program and no --comfyui-url or \
+                                   --comfyui-command"
+                        .to_owned()));
+                }
+            },
+        };
+        Ok(Ok(Serving { comfy_serve, comfyui, startup: None, invocation: None }))
+    }
 }
 
 #[tokio::main]
@@ -50,7 +126,7 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse().verb {
-        Verb::Serve { listen, state, time_scale } => serve(listen, state, time_scale).await,
+        Verb::Serve { listen, state, time_scale, endpoints } => serve(listen, state, time_scale, endpoints).await,
         Verb::Stop { state } => stop(state).await,
     };
     match result {
@@ -87,12 +163,25 @@ async fn stop(state: Option<PathBuf>) -> Outcome {
     Err(format!("the sandbox (process {}) does not end", process.as_raw_nonzero()).into())
 }
 
-async fn serve(listen: SocketAddr, state: Option<PathBuf>, time_scale: f64) -> Outcome {
+async fn serve(listen: SocketAddr, state: Option<PathBuf>, time_scale: f64, endpoints: Endpoints) -> Outcome {
     let dir = state_dir(state)?;
+    let endpoints = endpoints.resolve()?;
     // Before the line that says ready, so that a signal sent after it is never lost.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let running = start(Options { listen, dir, time_scale }).await?;
-    announce(&running)?;
+    let options = Options { listen, dir, time_scale };
+    let (running, how) = match endpoints {
+        Ok(serving) => {
+            let how = match &serving.comfyui {
+                Comfyui::Url(url) => format!("endpoints run {} with ComfyUI at {url}", serving.comfy_serve.display()),
+                Comfyui::Command(words) => {
+                    format!("endpoints run {} with ComfyUI `{}`", serving.comfy_serve.display(), words.join(" "))
+                }
+            };
+            (start_serving(options, serving).await?, how)
+        }
+        Err(why) => (start(options).await?, format!("endpoints are simulated, {why}")),
+    };
+    announce(&running, &how)?;
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -102,14 +191,15 @@ async fn serve(listen: SocketAddr, state: Option<PathBuf>, time_scale: f64) -> O
 }
 
 /// The line that says ready, and what to export.
-fn announce(running: &Running) -> Outcome {
+fn announce(running: &Running, how: &str) -> Outcome {
     let url = running.url();
     let text = format!(
         "comfy-sandbox ready at {url}, account {ACCOUNT}, state {}\n\
          export AWS_ENDPOINT_URL={url}\n\
          export AWS_ACCESS_KEY_ID={KEY}\n\
          export AWS_SECRET_ACCESS_KEY={KEY}\n\
-         export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n",
+         export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n\
+         # {how}\n",
         running.shared.dir.display()
     );
     say(&text)

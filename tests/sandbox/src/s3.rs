@@ -65,6 +65,34 @@ pub fn any_under(world: &World, bucket: &str, prefix: &str) -> bool {
     bucket.objects.keys().any(|key| key.starts_with(prefix) && bucket.current(key).is_some())
 }
 
+/// An object's bytes, to be read after the state is free again.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Of the version.
+    pub etag: String,
+    extents: Vec<state::Extent>,
+}
+
+impl Reading {
+    /// Opens it. `blobs` is where the bytes lie. Blocks when read.
+    pub fn open(&self, blobs: &Path) -> impl std::io::Read + use<> {
+        files::Reader::new(blobs.to_owned(), self.extents.clone())
+    }
+}
+
+/// The current version of an object, to be read later.
+pub fn reading(world: &World, bucket: &str, key: &str) -> Option<Reading> {
+    let object = world.s3.buckets.get(bucket)?.current(key)?;
+    Some(Reading { etag: object.etag.clone(), extents: object.extents.clone() })
+}
+
+/// The keys of the current objects that start so.
+pub fn keys_under(world: &World, bucket: &str, prefix: &str) -> Vec<String> {
+    let Some(bucket) = world.s3.buckets.get(bucket) else { return Vec::new() };
+    let keys = bucket.objects.range(prefix.to_owned()..).map(|(key, _)| key).take_while(|k| k.starts_with(prefix));
+    keys.filter(|key| bucket.current(key).is_some()).cloned().collect()
+}
+
 /// Makes a bucket that belongs to another account: every access is denied, in every region.
 pub fn add_foreign_bucket(world: &mut World, name: &str) {
     let bucket = state::Bucket { owner: FOREIGN_ACCOUNT.to_owned(), ..Default::default() };

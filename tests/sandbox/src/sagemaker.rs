@@ -1,15 +1,22 @@
 //! SageMaker: models, endpoint configs, endpoints and their tags.
 //!
-//! An endpoint becomes InService by these rules alone; no container is run. `fleet` decides what an endpoint
-//! config means in instances, `lifecycle` moves endpoints through their states.
+//! - `models`, `endpoints`: what the API keeps; `fleet`: what an endpoint config means in instances; `lifecycle` moves
+//!   endpoints through their states.
+//! - Where endpoints run: `wanted` says which instances the state wants, `instances` makes it so, `artifact` extracts
+//!   their models, `invoke` answers InvokeEndpoint. Where they are simulated, endpoints become InService by the rules
+//!   alone.
 
+mod artifact;
 mod endpoints;
 mod fleet;
+mod instances;
+mod invoke;
 mod lifecycle;
 mod models;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +28,8 @@ use crate::rules::Rule;
 use crate::world::{Answer, ApiError, Ctx, World};
 pub use endpoints::{desired_count, has_variant, set_desired_count};
 pub use fleet::Variant;
+pub use instances::{Comfyui, Fleet, Serving, sweep};
+pub use invoke::{handle as handle_invoke, target as invoke_target};
 
 /// What SageMaker refuses.
 pub const RULES: &[Rule] = rules::RULES;
@@ -93,6 +102,21 @@ struct Operation {
     until: i64,
     /// Whether the containers' first lines are in the log.
     logged: bool,
+    /// How the instances are, where they run.
+    #[serde(default)]
+    readiness: Readiness,
+}
+
+/// How the instances of an operation are.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Readiness {
+    /// Not all of them serve, or nothing runs at all.
+    #[default]
+    Waiting,
+    /// All of them serve.
+    Ready,
+    /// One of them never will, with the reason.
+    Failed(String),
 }
 
 /// The kinds of operation.

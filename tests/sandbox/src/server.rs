@@ -20,8 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::faults::Faults;
+use crate::sagemaker::{self, Fleet, Serving};
 use crate::world::{ACCOUNT, Shared, now_ms};
-use crate::{ecr, quotas, s3, wire};
+use crate::{ecr, lambda, quotas, s3, wire};
 pub use store::Store;
 
 /// How often what takes time is moved.
@@ -47,7 +48,7 @@ pub struct Options {
 pub enum StartError {
     /// Anything but loopback.
     #[error(
-        "the sandbox listens on loopback only, and {0} is not: it checks no signatures, so nobody else may reach it; use 127.0.0.1"
+        "the sandbox listens on loopback only, and {0} is not: it runs what is uploaded to it and checks few signatures, so nobody else may reach it; use 127.0.0.1"
     )]
     NotLoopback(SocketAddr),
     /// Zero, negative or not a number.
@@ -88,6 +89,8 @@ impl Running {
         let _ = tokio::time::timeout(DRAIN, &mut self.serve).await;
         self.serve.abort();
         let _ = (&mut self.tick).await;
+        self.shared.live.lambda.clear();
+        self.shared.live.fleet.end().await;
         self.store.save(&self.shared)?;
         Ok(())
     }
@@ -97,11 +100,22 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.serve.abort();
         self.tick.abort();
+        self.shared.live.lambda.clear();
+        self.shared.live.fleet.abort();
     }
 }
 
-/// Starts: takes the state directory, loads what is in it, listens.
+/// Starts: takes the state directory, loads what is in it, listens. Endpoints are simulated.
 pub async fn start(options: Options) -> Result<Running, StartError> {
+    launch(options, None).await
+}
+
+/// Starts with endpoints that run: each instance is a process.
+pub async fn start_serving(options: Options, serving: Serving) -> Result<Running, StartError> {
+    launch(options, Some(serving)).await
+}
+
+async fn launch(options: Options, serving: Option<Serving>) -> Result<Running, StartError> {
     if !options.listen.ip().is_loopback() {
         return Err(StartError::NotLoopback(options.listen));
     }
@@ -119,7 +133,13 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     // What a crash left half-written.
     s3::sweep(&world);
     ecr::sweep(&world);
+    lambda::sweep(&world);
+    sagemaker::sweep(&world);
+    world.endpoints_run = serving.is_some();
     let shared = Arc::new(Shared::new(world, options.dir));
+    if let Some(serving) = serving {
+        shared.live.fleet.serve(serving);
+    }
     shared.touch();
     let (stop, stopped) = watch::channel(false);
     let router = Router::new().fallback(handle).with_state(shared.clone());
@@ -151,8 +171,13 @@ async fn ticker(shared: Arc<Shared>, store: Arc<Store>, mut stopped: watch::Rece
             _ = interval.tick() => {}
             _ = stopped.wait_for(|stop| *stop) => return,
         }
-        if shared.world.lock().tick(now_ms()) {
-            shared.touch();
+        {
+            let mut world = shared.world.lock();
+            if world.tick(now_ms()) {
+                shared.touch();
+            }
+            shared.live.lambda.sweep(&world);
+            Fleet::follow(&shared, &mut world);
         }
         since_save = since_save.saturating_add(1);
         if since_save >= TICKS_PER_SAVE && shared.take_dirty() {
@@ -169,7 +194,15 @@ async fn ticker(shared: Arc<Shared>, store: Arc<Store>, mut stopped: watch::Rece
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     match request.uri().path().strip_prefix("/_sandbox/").map(str::to_owned) {
         Some(what) => control(&shared, &what, request).await,
-        None => wire::handle(shared, request).await,
+        None => {
+            let (parts, body) = request.into_parts();
+            let url = lambda::urls::target(&parts);
+            let request = Request::from_parts(parts, body);
+            match url {
+                Some((id, path)) => lambda::urls::handle(shared, request, &id, &path).await,
+                None => wire::handle(shared, request).await,
+            }
+        }
     }
 }
 

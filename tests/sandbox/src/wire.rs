@@ -1,8 +1,10 @@
 //! From an HTTP request to a service's `call` and back: which service, which protocol, who asks.
 
 pub mod auth;
+pub mod eventstream;
 pub mod query;
 pub mod rest;
+pub mod sigv4;
 
 use std::sync::Arc;
 
@@ -96,7 +98,23 @@ pub async fn handle(shared: Arc<Shared>, request: Request) -> Response {
             response
         }
         Some(protocol) => match axum::body::to_bytes(body, BODY_LIMIT).await {
-            Ok(bytes) => api(&shared, protocol, &scope, &parts, &bytes, request_id),
+            Ok(bytes)
+                if let Some(name) =
+                    crate::sagemaker::invoke_target(&parts).filter(|_| scope.service == "sagemaker") =>
+            {
+                crate::sagemaker::handle_invoke(shared, &scope, &name, &parts, bytes, &request_id).await
+            }
+            Ok(bytes) => match crate::lambda::invoke_target(&parts).filter(|_| protocol == Protocol::Rest) {
+                Some(target) => {
+                    let ran = crate::lambda::handle_invoke(shared, &scope, target, &parts, bytes, &request_id).await;
+                    let mut response = ran.unwrap_or_else(|error| rest_error(&error, &request_id));
+                    if let Ok(value) = HeaderValue::from_str(&request_id) {
+                        response.headers_mut().insert("x-amzn-requestid", value);
+                    }
+                    response
+                }
+                None => api(&shared, protocol, &scope, &parts, &bytes, request_id),
+            },
             Err(error) => {
                 let text = format!("the request body could not be read or is over {BODY_LIMIT} bytes: {error}");
                 json_error(&ApiError::new("RequestEntityTooLargeException", text).status(413), &request_id, "1.1")
@@ -186,9 +204,12 @@ fn api(
 
 /// Credentials, ordered faults, then the service.
 fn run(shared: &Shared, scope: &Scope, ctx: &Ctx, operation: &str, input: &Value) -> world::Answer {
-    auth::check(&scope.key, &scope.service, operation)?;
+    let caller = auth::caller(&shared.world.lock(), &scope.key, &scope.service, operation, ctx.now)?;
     shared.enter(&scope.service, operation)?;
     let mut world = shared.world.lock();
+    if !auth::may(&world, &caller, &scope.service, operation) {
+        return Err(auth::denied(&caller, &scope.service, operation));
+    }
     // What is due by now has happened before this request sees the world.
     if world.tick(ctx.now) {
         shared.touch();
@@ -277,6 +298,9 @@ fn rest_error(error: &ApiError, request_id: &str) -> Response {
     let kind = if error.status >= 500 { "Service" } else { "User" };
     let mut body = json!({"Type": kind});
     body[member] = json!(error.message);
+    if let Some(reason) = &error.reason {
+        body["Reason"] = json!(reason);
+    }
     let mut response = respond(error.status, "application/json", Body::from(body.to_string()), request_id);
     if let Ok(code) = HeaderValue::from_str(&error.code) {
         response.headers_mut().insert("x-amzn-errortype", code);

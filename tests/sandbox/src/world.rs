@@ -42,12 +42,21 @@ pub struct ApiError {
     pub code: String,
     /// The message.
     pub message: String,
+    /// More than the code says: the Reason of Lambda's throttling.
+    pub reason: Option<String>,
 }
 
 impl ApiError {
     /// A 400 with this code and message.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        ApiError { status: 400, code: code.into(), message: message.into() }
+        ApiError { status: 400, code: code.into(), message: message.into(), reason: None }
+    }
+
+    /// With a reason beside the message.
+    #[must_use]
+    pub fn reason(mut self, reason: &str) -> Self {
+        self.reason = Some(reason.to_owned());
+        self
     }
 
     /// With another HTTP status.
@@ -72,6 +81,9 @@ pub struct World {
     /// Where the blobs lie, set at every start.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Whether endpoints run, and become InService when their instances do. Set at every start.
+    #[serde(skip)]
+    pub endpoints_run: bool,
     /// What tests asked to break.
     pub faults: faults::Faults,
     /// Global.
@@ -147,6 +159,8 @@ pub struct Shared {
     pub world: Mutex<World>,
     /// Where the state and the blobs live.
     pub dir: PathBuf,
+    /// What runs: processes of functions and endpoints.
+    pub live: crate::live::Live,
     /// How often each `service:Operation` was called since the start.
     calls: Mutex<BTreeMap<String, u64>>,
     /// Something changed since the last save.
@@ -156,7 +170,8 @@ pub struct Shared {
 impl Shared {
     /// A state with its directory, nothing called yet.
     pub fn new(world: World, dir: PathBuf) -> Self {
-        Shared { world: Mutex::new(world), dir, calls: Mutex::default(), dirty: AtomicBool::new(false) }
+        let world = Mutex::new(world);
+        Shared { world, dir, live: Default::default(), calls: Mutex::default(), dirty: AtomicBool::new(false) }
     }
 
     /// Counts a call, and answers with the error that a test ordered for it, if any. Every protocol asks this once
@@ -173,7 +188,9 @@ impl Shared {
             Some(what) => {
                 self.touch();
                 Err(match what {
-                    faults::What::Error { code, message, status, .. } => ApiError { status, code, message },
+                    faults::What::Error { code, message, status, .. } => {
+                        ApiError { status, code, message, reason: None }
+                    }
                     _ => throttled(service),
                 })
             }

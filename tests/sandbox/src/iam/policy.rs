@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::world::ApiError;
+use crate::world::{ACCOUNT, ApiError};
 
 fn malformed(text: impl Into<String>) -> ApiError {
     ApiError::new("MalformedPolicyDocument", text)
 }
 
 /// One value or a list of them.
-fn each(value: &Value) -> Vec<&Value> {
+pub(super) fn each(value: &Value) -> Vec<&Value> {
     match value {
         Value::Array(items) => items.iter().collect(),
         Value::Null => Vec::new(),
@@ -101,9 +101,25 @@ pub fn check_trust(document: &str) -> Result<(), ApiError> {
 
 /// Whether a trust policy lets a service assume the role. Conditions are taken as met.
 pub fn trusts(document: &str, service: &str) -> bool {
+    assumable(document, |principal| each(&principal["Service"]).iter().any(|s| s.as_str() == Some(service)))
+}
+
+/// Whether a trust policy lets a principal of this account assume the role, by its own ARN or by the account.
+pub fn trusts_principal(document: &str, arn: &str) -> bool {
+    let root = format!("arn:aws:iam::{ACCOUNT}:root");
+    assumable(document, |principal| {
+        principal == "*"
+            || each(&principal["AWS"])
+                .iter()
+                .filter_map(|p| p.as_str())
+                .any(|p| p == "*" || p == ACCOUNT || p == root || p == arn)
+    })
+}
+
+fn assumable(document: &str, who: impl Fn(&Value) -> bool) -> bool {
     statements(document).unwrap_or_default().iter().any(|statement| {
         statement["Effect"] == "Allow"
             && each(&statement["Action"]).iter().any(|a| matches!(a.as_str(), Some("sts:AssumeRole" | "sts:*")))
-            && each(&statement["Principal"]["Service"]).iter().any(|s| s.as_str() == Some(service))
+            && who(&statement["Principal"])
     })
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{arn, conflict, find, invalid};
+use super::{arn, conflict, find, invalid, package};
 use crate::input::{pick, string_map, text};
 use crate::world::{Answer, ApiError, Ctx, World, iso};
 use crate::{iam, s3};
@@ -106,6 +106,46 @@ impl Function {
         format!("{endpoint}/{}/{}", self.code.bucket, self.code.key)
     }
 
+    /// The code's SHA-256 in base64.
+    pub(super) fn sha256(&self) -> &str {
+        &self.code.sha256
+    }
+
+    /// Changes with every change of code or configuration.
+    pub(super) fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// What an invocation needs to know.
+    pub(super) fn plan(&self, ctx: &Ctx, name: &str, unreserved: i64) -> Result<Plan, ApiError> {
+        if self.pending_until != 0 {
+            return Err(conflict(format!(
+                "The operation cannot be performed at this time. The function is currently in the following state: \
+                 Pending: {}",
+                arn(ctx, name)
+            )));
+        }
+        let settings = Value::Object(self.settings.clone());
+        let group = settings["LoggingConfig"]["LogGroup"].as_str();
+        Ok(Plan {
+            region: ctx.region.clone(),
+            name: name.to_owned(),
+            arn: arn(ctx, name),
+            revision: self.revision.clone(),
+            sha256: self.code.sha256.clone(),
+            handler: text(&settings, "Handler").to_owned(),
+            role: text(&settings, "Role").to_owned(),
+            timeout: settings["Timeout"].as_u64().unwrap_or(3),
+            memory: settings["MemorySize"].as_i64().unwrap_or(128),
+            architecture: self.architectures[0].as_str().unwrap_or("x86_64").to_owned(),
+            environment: string_map(&settings["Environment"]["Variables"]),
+            log_group: group.map_or_else(|| format!("/aws/lambda/{name}"), str::to_owned),
+            reserved: self.reserved,
+            unreserved,
+            policy: self.policy.iter().map(|(_, statement)| statement.clone()).collect(),
+        })
+    }
+
     /// Ends what is due.
     pub(super) fn settle(&mut self, now: i64) -> bool {
         let mut moved = false;
@@ -134,12 +174,45 @@ impl Function {
     }
 }
 
+/// What an invocation needs to know of a function.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub region: String,
+    pub name: String,
+    pub arn: String,
+    pub revision: String,
+    pub sha256: String,
+    pub handler: String,
+    /// ARN.
+    pub role: String,
+    /// Seconds.
+    pub timeout: u64,
+    /// MB.
+    pub memory: i64,
+    pub architecture: String,
+    pub environment: BTreeMap<String, String>,
+    pub log_group: String,
+    /// Reserved concurrency.
+    pub reserved: Option<i64>,
+    /// What functions without reserved concurrency share.
+    pub unreserved: i64,
+    /// Statements of the resource policy.
+    pub policy: Vec<Value>,
+}
+
+impl Plan {
+    /// Region and name.
+    pub(super) fn key(&self) -> (String, String) {
+        (self.region.clone(), self.name.clone())
+    }
+}
+
 fn code(world: &World, given: &Value) -> Result<Code, ApiError> {
     if let Some(zip) = given["ZipFile"].as_str() {
         let bytes = STANDARD
             .decode(zip)
             .map_err(|_| invalid("Could not unzip uploaded file. Please check your file, then try to upload again."))?;
-        return described(&bytes, "", "");
+        return described(world, &bytes, "", "");
     }
     if !given["ImageUri"].is_null() {
         return Err(invalid("The sandbox runs functions from zip files only."));
@@ -153,24 +226,22 @@ fn code(world: &World, given: &Value) -> Result<Code, ApiError> {
     }
     let bytes =
         s3::read(world, bucket, key).ok_or_else(|| s3_refused("NoSuchKey", "The specified key does not exist."))?;
-    described(&bytes, bucket, key)
+    described(world, &bytes, bucket, key)
 }
 
 fn s3_refused(code: &str, text: &str) -> ApiError {
     invalid(format!("Error occurred while GetObject. S3 Error Code: {code}. S3 Error Message: {text}"))
 }
 
-fn described(bytes: &[u8], bucket: &str, key: &str) -> Result<Code, ApiError> {
+fn described(world: &World, bytes: &[u8], bucket: &str, key: &str) -> Result<Code, ApiError> {
     // A zip file starts with a local header, an empty one with the end record.
     if !bytes.starts_with(b"PK\x03\x04") && !bytes.starts_with(b"PK\x05\x06") {
         return Err(invalid("Could not unzip uploaded file. Please check your file, then try to upload again."));
     }
-    Ok(Code {
-        bucket: bucket.to_owned(),
-        key: key.to_owned(),
-        size: bytes.len() as u64,
-        sha256: STANDARD.encode(Sha256::digest(bytes)),
-    })
+    let sha256 = STANDARD.encode(Sha256::digest(bytes));
+    package::keep(&world.dir, &sha256, bytes)
+        .map_err(|error| ApiError::new("ServiceException", error.to_string()).status(500))?;
+    Ok(Code { bucket: bucket.to_owned(), key: key.to_owned(), size: bytes.len() as u64, sha256 })
 }
 
 /// Names that Lambda sets by itself.

@@ -54,4 +54,34 @@ pub const RULES: &[Rule] = &[
         source: "API model: AddPermission.FunctionUrlAuthType, InvokedViaFunctionUrl",
         text: "FunctionUrlAuthType goes with lambda:InvokeFunctionUrl, InvokedViaFunctionUrl with lambda:InvokeFunction.",
     },
+    Rule {
+        id: "lambda.invoke-pending",
+        source: "AWS doc: Lambda function states, ResourceConflictException",
+        text: "A function that is Pending cannot be invoked.",
+    },
+    Rule {
+        id: "lambda.reserved-concurrency",
+        source: "API model: TooManyRequestsException, ThrottleReason",
+        text: "Executions over the reserved concurrency are refused with 429.",
+    },
+    Rule {
+        id: "lambda.payload-size",
+        source: "API model: InvocationRequest.Payload; AWS doc: Lambda quotas",
+        text: "A request has 6 MB, an asynchronous one 1 MB, a buffered answer 6 MB and a streamed one 200 MB.",
+    },
+    Rule {
+        id: "lambda.architecture",
+        source: "aws/aws-lambda-go#554, awslabs/swift-aws-lambda-runtime#541",
+        text: "A bootstrap for another architecture is Runtime.InvalidEntrypoint: exec format error.",
+    },
+    Rule {
+        id: "lambda.url-signature",
+        source: "AWS doc: Invoking Lambda function URLs; aws/aws-sdk-go#859; CloudFront doc: Lambda function URL origin",
+        text: "With AWS_IAM a URL takes SigV4 signatures of the whole request that are at most five minutes old.",
+    },
+    Rule {
+        id: "lambda.url-both-actions",
+        source: "AWS doc: Control access to Lambda function URLs; awsdocs/aws-lambda-developer-guide#494",
+        text: "Callers of a URL need lambda:InvokeFunctionUrl and lambda:InvokeFunction, public ones by the resource policy.",
+    },
 ];

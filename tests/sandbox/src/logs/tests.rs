@@ -77,3 +77,13 @@ fn tokens_walk_through_a_stream_and_then_stay() {
         logs(&mut world, "GetLogEvents", json!({"logGroupName": "/g", "logStreamName": "s", "limit": 1})).unwrap();
     assert_eq!(tail["events"][0]["message"], "stopped");
 }
+
+#[test]
+fn a_long_stream_loses_its_oldest_lines() {
+    let mut world = world();
+    for i in 0..=super::KEPT {
+        append(&mut world, "us-east-1", "g", "s", NOW, &[format!("{i}")]);
+    }
+    let events = &world.region("us-east-1").logs.groups["g"].streams["s"].events;
+    assert_eq!((events.len(), events[0].1.as_str()), (super::KEPT, "1"));
+}

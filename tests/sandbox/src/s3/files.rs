@@ -139,6 +139,41 @@ impl Stream for Blocks {
     }
 }
 
+/// Reads extents one after the other.
+#[derive(Debug)]
+pub struct Reader {
+    dir: PathBuf,
+    extents: std::vec::IntoIter<Extent>,
+    current: Option<io::Take<File>>,
+}
+
+impl Reader {
+    /// `dir` is where the files lie.
+    pub fn new(dir: PathBuf, extents: Vec<Extent>) -> Reader {
+        Reader { dir, extents: extents.into_iter(), current: None }
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(current) = &mut self.current {
+                let read = current.read(buffer)?;
+                if read > 0 || buffer.is_empty() {
+                    return Ok(read);
+                }
+                if current.limit() > 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            let Some(extent) = self.extents.next() else { return Ok(0) };
+            let mut file = File::open(self.dir.join(&extent.file))?;
+            file.seek(SeekFrom::Start(extent.offset))?;
+            self.current = Some(file.take(extent.len));
+        }
+    }
+}
+
 /// Calls `take` with block after block until it says false.
 fn each_block(dir: &Path, extents: &[Extent], mut take: impl FnMut(Bytes) -> bool) -> io::Result<()> {
     for extent in extents {
@@ -200,6 +235,10 @@ mod tests {
         let hasher = receive(dir.path().join("f"), Hasher::new(true, &[]), body).await.expect("stored");
         assert_eq!((hasher.size(), hasher.finish().md5.as_str()), (11, "5eb63bbbe01eeed093cb22bb8f5acdc3"));
         assert_eq!(read_all(dir.path(), &[extent("f", 6, 5), extent("f", 0, 5)])?, b"worldhello");
+        let mut read = Vec::new();
+        Reader::new(dir.path().to_owned(), vec![extent("f", 6, 5), extent("f", 0, 5)]).read_to_end(&mut read)?;
+        assert_eq!(read, b"worldhello");
+        assert!(Reader::new(dir.path().to_owned(), vec![extent("f", 6, 50)]).read_to_end(&mut read).is_err());
         let failing = futures::stream::iter([Ok(Bytes::from("x")), Err("gone")]);
         let error = receive(dir.path().join("g"), Hasher::new(true, &[]), failing).await;
         assert!(matches!(error, Err(Failure::Body("gone"))));

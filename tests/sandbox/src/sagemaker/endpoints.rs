@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Endpoint, Failing, Kind, Noun, Operation, Status, fleet, refused};
+use super::{Endpoint, Failing, Kind, Noun, Operation, Readiness, Status, fleet, refused};
 use crate::faults::What;
 use crate::input::{last, tags, text};
 use crate::scaling;
@@ -37,6 +37,7 @@ pub(super) fn create(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
             started: ctx.now,
             until,
             logged: false,
+            readiness: Readiness::Waiting,
         }),
         ..Endpoint::default()
     };
@@ -113,7 +114,8 @@ pub(super) fn update(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
         endpoint.modified = ctx.now;
         endpoint.failure = None;
         let kind = Kind::Deploy { config, variants, deployment, fails };
-        endpoint.operation = Some(Operation { kind, started: ctx.now, until, logged: false });
+        endpoint.operation =
+            Some(Operation { kind, started: ctx.now, until, logged: false, readiness: Readiness::Waiting });
     }
     Ok(json!({"EndpointArn": Noun::Endpoint.arn(ctx, &name)}))
 }
@@ -153,7 +155,13 @@ pub(super) fn delete(world: &mut World, ctx: &Ctx, input: &Value) -> Answer {
     if let Some(endpoint) = world.region(&ctx.region).sagemaker.endpoints.get_mut(&name) {
         endpoint.status = Status::Deleting;
         endpoint.modified = ctx.now;
-        endpoint.operation = Some(Operation { kind: Kind::Delete, started: ctx.now, until, logged: false });
+        endpoint.operation = Some(Operation {
+            kind: Kind::Delete,
+            started: ctx.now,
+            until,
+            logged: false,
+            readiness: Readiness::Waiting,
+        });
     }
     Ok(Value::Null)
 }
@@ -186,7 +194,13 @@ fn scale(world: &mut World, ctx: &Ctx, name: &str, variants: Vec<fleet::Variant>
         endpoint.variants = variants;
         endpoint.status = Status::Updating;
         endpoint.modified = ctx.now;
-        endpoint.operation = Some(Operation { kind: Kind::Scale, started: ctx.now, until, logged: false });
+        endpoint.operation = Some(Operation {
+            kind: Kind::Scale,
+            started: ctx.now,
+            until,
+            logged: false,
+            readiness: Readiness::Waiting,
+        });
     }
 }
 

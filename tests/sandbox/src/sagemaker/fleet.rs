@@ -34,6 +34,8 @@ pub struct Variant {
     pub routing: Option<Value>,
     /// When the fleet was resolved, milliseconds since 1970.
     pub since: i64,
+    /// ContainerStartupHealthCheckTimeoutInSeconds, if given.
+    pub startup: Option<u64>,
 }
 
 impl Variant {
@@ -112,6 +114,7 @@ pub(super) fn resolve(world: &mut World, ctx: &Ctx, config: &str) -> Result<Vec<
             weight: variant["InitialVariantWeight"].as_f64().unwrap_or(1.0),
             routing: variant.get("RoutingConfig").filter(|r| !r.is_null()).cloned(),
             since: ctx.now,
+            startup: variant["ContainerStartupHealthCheckTimeoutInSeconds"].as_u64(),
         });
     }
     Ok(fleets)

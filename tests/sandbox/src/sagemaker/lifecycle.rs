@@ -1,6 +1,6 @@
 //! Endpoints on their way: what happens when an operation's time is over.
 
-use super::{Endpoint, Failing, Kind, Operation, Status};
+use super::{Endpoint, Failing, Kind, Operation, Readiness, Status};
 use crate::logs;
 use crate::world::{World, iso};
 
@@ -21,15 +21,22 @@ struct Lines {
 
 pub(super) fn tick(world: &mut World, now: i64) -> bool {
     let rollback = world.millis(ROLLBACK_SECONDS);
+    let real = world.endpoints_run;
     let mut written = Vec::new();
     let mut moved = false;
     for (region_name, region) in &mut world.regions {
         let mut gone = Vec::new();
         for (name, endpoint) in &mut region.sagemaker.endpoints {
-            moved |= log_start(region_name, name, endpoint, now, &mut written);
+            if !real {
+                moved |= log_start(region_name, name, endpoint, now, &mut written);
+            }
             // A sandbox that slept through several deadlines goes through all of them.
-            while endpoint.operation.as_ref().is_some_and(|o| o.until <= now) {
+            while endpoint.operation.as_ref().is_some_and(|o| due(o, real, now)) {
                 moved = true;
+                if let Some(operation) = endpoint.operation.as_mut().filter(|_| real) {
+                    // Real instances take the time that they take.
+                    operation.until = now;
+                }
                 if finish(region_name, name, endpoint, rollback, &mut written) {
                     gone.push(name.clone());
                 }
@@ -47,6 +54,15 @@ pub(super) fn tick(world: &mut World, now: i64) -> bool {
         logs::append(world, &lines.region, &group, &stream, lines.at, &lines.text);
     }
     moved
+}
+
+/// Whether an operation is over: in time, and where instances run, when they serve or one of them failed.
+fn due(operation: &Operation, real: bool, now: i64) -> bool {
+    match (&operation.kind, &operation.readiness) {
+        (Kind::Deploy { fails: None, .. } | Kind::Scale, Readiness::Waiting) if real => false,
+        (Kind::Deploy { fails: None, .. } | Kind::Scale, Readiness::Failed(_)) if real => true,
+        _ => operation.until <= now,
+    }
 }
 
 /// The name of a variant's first instance: the same for all lines of one deployment.
@@ -85,7 +101,6 @@ fn finish(region: &str, name: &str, endpoint: &mut Endpoint, rollback: i64, writ
     let Some(operation) = endpoint.operation.take() else { return false };
     let at = operation.until;
     endpoint.modified = at;
-    let creating = endpoint.status == Status::Creating;
     let last_lines = |variants: &[super::Variant], text: &str| -> Vec<Lines> {
         let line = |v: &super::Variant| Lines {
             region: region.to_owned(),
@@ -97,38 +112,55 @@ fn finish(region: &str, name: &str, endpoint: &mut Endpoint, rollback: i64, writ
         };
         variants.iter().map(line).collect()
     };
-    match &operation.kind {
-        Kind::Delete => return true,
-        Kind::RollBack => endpoint.status = Status::InService,
-        Kind::Scale => {
+    match (&operation.kind, &operation.readiness) {
+        (Kind::Delete, _) => return true,
+        (Kind::RollBack, _) => endpoint.status = Status::InService,
+        // Not documented: what is there goes on serving, and the reason can be read.
+        (Kind::Scale, Readiness::Failed(reason)) => {
+            endpoint.status = Status::InService;
+            endpoint.failure = Some(reason.clone());
+            endpoint.variants.iter_mut().for_each(|v| v.desired = v.current);
+        }
+        (Kind::Scale, _) => {
             endpoint.status = Status::InService;
             endpoint.variants.iter_mut().for_each(|v| v.current = v.desired);
         }
-        Kind::Deploy { config, variants, deployment, fails: None } => {
-            written.extend(last_lines(variants, "GET /ping 200"));
+        (Kind::Deploy { fails: None, .. }, Readiness::Failed(reason)) => {
+            unhealthy(endpoint, reason.clone(), at, rollback);
+        }
+        (Kind::Deploy { config, variants, deployment, fails: None }, readiness) => {
+            if *readiness == Readiness::Waiting {
+                written.extend(last_lines(variants, "GET /ping 200"));
+            }
             endpoint.status = Status::InService;
             endpoint.config = config.clone();
             endpoint.variants = variants.clone();
             endpoint.variants.iter_mut().for_each(|v| v.current = v.desired);
             endpoint.last_deployment = deployment.clone();
         }
-        Kind::Deploy { variants, fails: Some(Failing::Unhealthy), .. } => {
+        (Kind::Deploy { variants, fails: Some(Failing::Unhealthy), .. }, _) => {
             written.extend(last_lines(variants, "ERROR RuntimeError: the model could not be loaded; GET /ping 503"));
             let variant = variants.first().map_or("", |v| v.name.as_str());
-            endpoint.failure = Some(format!(
+            let reason = format!(
                 "The primary container for production variant {variant} did not pass the ping health check. Please check \
                  CloudWatch logs for this endpoint."
-            ));
-            if creating {
-                endpoint.status = Status::Failed;
-            } else {
-                endpoint.status = Status::RollingBack;
-                let until = at + rollback;
-                endpoint.operation = Some(Operation { kind: Kind::RollBack, started: at, until, logged: true });
-            }
+            );
+            unhealthy(endpoint, reason, at, rollback);
         }
         // hashicorp/terraform-provider-aws#48997: InService, the old config, no reason.
-        Kind::Deploy { fails: Some(Failing::Silently), .. } => endpoint.status = Status::InService,
+        (Kind::Deploy { fails: Some(Failing::Silently), .. }, _) => endpoint.status = Status::InService,
     }
     false
+}
+
+/// A deployment failed: a new endpoint stays so, an updated one goes back.
+fn unhealthy(endpoint: &mut Endpoint, reason: String, at: i64, rollback: i64) {
+    endpoint.failure = Some(reason);
+    if endpoint.status == Status::Creating {
+        endpoint.status = Status::Failed;
+        return;
+    }
+    endpoint.status = Status::RollingBack;
+    let (kind, until) = (Kind::RollBack, at + rollback);
+    endpoint.operation = Some(Operation { kind, started: at, until, logged: true, readiness: Readiness::Waiting });
 }

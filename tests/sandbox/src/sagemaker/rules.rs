@@ -69,4 +69,29 @@ pub const RULES: &[Rule] = &[
         source: "AWS doc: Deployment guardrails, Exclusions",
         text: "A deployment config needs the same variant names before and after.",
     },
+    Rule {
+        id: "sagemaker.ping",
+        source: "AWS doc: Use your own inference code with hosting services; aws/sagemaker-python-sdk#1554",
+        text: "A container answers GET /ping with 200 before its startup timeout is over, or the endpoint fails.",
+    },
+    Rule {
+        id: "sagemaker.model-archive",
+        source: "aws/deep-learning-containers#569, mantiumai/aws-sagemaker-gptj-deepspeed-blog#5",
+        text: "A model archive is a tar.gz of regular files and directories.",
+    },
+    Rule {
+        id: "sagemaker.invoke-unknown",
+        source: "aws/amazon-sagemaker-examples#293, #559",
+        text: "An endpoint that is not in service is unknown to InvokeEndpoint.",
+    },
+    Rule {
+        id: "sagemaker.invoke-limits",
+        source: "API model: InvokeEndpoint, Header, CustomAttributesHeader; SageMaker quotas",
+        text: "An invocation has 60 seconds, 25 MB each way and 1,024 characters in a header.",
+    },
+    Rule {
+        id: "sagemaker.model-error",
+        source: "API model: ModelError; RamVegiraju/SageMaker-Deployment#3, aws/amazon-sagemaker-examples#1809, #2815, #4324",
+        text: "What is not a success of the container is ModelError 424 with its status and 2,048 bytes of its message.",
+    },
 ];

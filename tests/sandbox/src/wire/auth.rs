@@ -1,11 +1,12 @@
 //! Who asks: the SigV4 credential of a request, and what the made-up access key ids mean.
 //!
-//! The signature itself is not recomputed: nothing here is secret, and a wrong secret key is of no interest to a
-//! program that takes its credentials from the SDK.
+//! The signature itself is recomputed for S3 and for function URLs only, where the program signs by itself. Elsewhere
+//! the SDK does, and nothing here is secret.
 
 use axum::http::request::Parts;
 
-use crate::world::{ACCOUNT, ApiError, KEY};
+use crate::iam::identity::{self, Caller};
+use crate::world::{ApiError, KEY, World};
 
 /// The credential scope of a signed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,18 +58,8 @@ pub fn check(key: &str, service: &str, operation: &str) -> Result<(), ApiError> 
         }
         ("denied", "s3") => Err(ApiError::new("AccessDenied", "Access Denied").status(403)),
         // GetCallerIdentity needs no permission at all.
-        ("denied", "sts") => Ok(()),
-        ("denied", _) => {
-            let message = format!(
-                "User: arn:aws:iam::{ACCOUNT}:user/denied is not authorized to perform: {service}:{operation} because no \
-                 identity-based policy allows the {service}:{operation} action"
-            );
-            Err(match (query, service) {
-                (true, _) => ApiError::new("AccessDenied", message).status(403),
-                (false, "lambda") => ApiError::new("AccessDeniedException", message).status(403),
-                _ => ApiError::new("AccessDeniedException", message),
-            })
-        }
+        ("denied", "sts") if operation == "GetCallerIdentity" => Ok(()),
+        ("denied", _) => Err(denied(&Caller::User("denied".to_owned()), service, operation)),
         (_, "s3") => Err(ApiError::new(
             "InvalidAccessKeyId",
             "The AWS Access Key Id you provided does not exist in our records.",
@@ -85,5 +76,39 @@ pub fn check(key: &str, service: &str, operation: &str) -> Result<(), ApiError> 
         _ => {
             Err(ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid."))
         }
+    }
+}
+
+/// Whose request it is. Temporary credentials are known by their access key id.
+pub fn caller(world: &World, key: &str, service: &str, operation: &str, now: i64) -> Result<Caller, ApiError> {
+    match identity::session(world, key) {
+        Some(session) if session.expires <= now => check("expired", service, operation)?,
+        Some(_) => {}
+        None => check(key, service, operation)?,
+    }
+    Ok(identity::owner(world, key).map_or(Caller::Anonymous, |(caller, _)| caller))
+}
+
+/// Whether a caller's own policies name the action at all. On which resource is for the services that look.
+pub fn may(world: &World, caller: &Caller, service: &str, operation: &str) -> bool {
+    match caller {
+        Caller::Role { .. } if (service, operation) != ("sts", "GetCallerIdentity") => {
+            identity::named(world, caller, &format!("{service}:{operation}"))
+        }
+        _ => true,
+    }
+}
+
+/// What services say to those who may not.
+pub fn denied(caller: &Caller, service: &str, operation: &str) -> ApiError {
+    let message = format!(
+        "User: {} is not authorized to perform: {service}:{operation} because no identity-based policy allows the \
+         {service}:{operation} action",
+        caller.arn()
+    );
+    match service {
+        "cloudformation" | "iam" | "sts" => ApiError::new("AccessDenied", message).status(403),
+        "lambda" => ApiError::new("AccessDeniedException", message).status(403),
+        _ => ApiError::new("AccessDeniedException", message),
     }
 }
