@@ -262,7 +262,8 @@ mod tests {
 
     #[test]
     fn the_image_and_its_user_both_have_arguments() {
-        let comfyui = parse(&["--comfyui-image-args=--a --output-directory /i", "--comfyui-args=--output-directory /u"]);
+        let comfyui =
+            parse(&["--comfyui-image-args=--a --output-directory /i", "--comfyui-args=--output-directory /u"]);
         let comfyui = comfyui.comfyui(9);
         assert_eq!(comfyui.directories.output, Some("/u".into()));
         assert!(comfyui.command.expect("spawns").contains(&"--a".to_owned()));
