@@ -200,7 +200,7 @@ impl Sink for Writer {
         self.bits = self.bits << length | u64::from(word | follow);
         self.filled += length;
         // Whole bytes count as written, the others are written again next time; no branch depends on data.
-        let ahead = (self.bits << (64 - self.filled & 63)).to_be_bytes();
+        let ahead = (self.bits << ((64 - self.filled) & 63)).to_be_bytes();
         self.raw[self.used..self.used + 8].copy_from_slice(&ahead);
         self.used += (self.filled / 8) as usize;
         self.filled %= 8;
