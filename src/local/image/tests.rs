@@ -163,7 +163,7 @@ fn the_shipped_context_holds_what_its_dockerfile_copies() {
         let got = context(root, &image, &Comfyui::default()).expect("the shipped context");
         // Dockerfile, extra_model_paths.yaml, three locks and their check, the node that loads the artifact's nodes (two
         // files) and, once it is built, comfy-serve; none of the sources beside them.
-        assert!((7..=9).contains(&got.files), "{} files", got.files);
+        assert!((8..=9).contains(&got.files), "{} files", got.files);
         let dockerfile = fs::read_to_string(&got.dockerfile).expect("readable");
         assert!(dockerfile.contains(&format!(" AS {target}\n")), "no target {target}");
         for arg in got.build_args.keys() {
