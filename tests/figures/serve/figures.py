@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from pictures import compare
+from pictures import compare, photo
 from processes import status
 from servers import Machinery
 
@@ -25,10 +25,7 @@ WORKFLOWS = {
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "small"}},
     },
     "photo": {
-        "1": {
-            "class_type": "TestPhoto",
-            "inputs": {"width": 1024, "height": 1024, "batch_size": 1, "alpha": False, "seed": 7},
-        },
+        "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "photo"}},
     },
 }
@@ -279,6 +276,7 @@ def main():
 
 def measure(table, machinery, quick, wanted):
     probe = Probe(machinery)
+    photo().save(machinery.work / "input" / "photo.png")
     started = []
     try:
         started.append(comfyui := machinery.comfyui())
