@@ -99,7 +99,11 @@ impl Jobs {
     ///
     /// Who gets the outputs holds a turn, to be given back when they are converted: there is one for each core, as more
     /// conversions at a time would not be faster, and what waits for its turn waits on ComfyUI's disk, not in memory.
-    pub(crate) async fn run(&self, submission: &Submission, all: bool) -> Result<(Done, OwnedSemaphorePermit), Problem> {
+    pub(crate) async fn run(
+        &self,
+        submission: &Submission,
+        all: bool,
+    ) -> Result<(Done, OwnedSemaphorePermit), Problem> {
         let nodes: Vec<String> = submission.workflow.nodes().map(|(id, _)| id.to_owned()).collect();
         let mut prompt = submission.workflow.clone().into_value();
         let fingerprint: Fingerprint = Sha256::digest(prompt.to_string().as_bytes()).into();
