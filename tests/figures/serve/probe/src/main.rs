@@ -7,6 +7,7 @@ mod direct;
 mod http;
 
 use std::error::Error;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Command::Direct { url, workflow, count } => direct::run(&url, &std::fs::read(workflow)?, count).await?,
     };
-    println!("{}", tally.json());
+    writeln!(std::io::stdout(), "{}", tally.json())?;
     Ok(())
 }
 
