@@ -295,6 +295,9 @@ def measure(table, machinery, quick, wanted):
         if wanted("start"):
             starts(table, machinery, comfyui, quick)
         if wanted("flatness"):
+            # Its idle workers do not read their WebSockets, and ComfyUI stops sending to anybody when those are full.
+            started.remove(reference)
+            reference.stop()
             flatness(table, probe, machinery, comfyui, quick)
     finally:
         for program in reversed(started):
