@@ -19,6 +19,9 @@ use crate::line::Lines;
 use crate::outputs::{File, Found, Frame, Item, found, media_type};
 use crate::problem::Problem;
 
+/// The media type of what has none.
+const UNKNOWN: &str = "application/octet-stream";
+
 /// What a job sends, apart from ids.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Submission {
@@ -188,6 +191,22 @@ impl Jobs {
             // Its file was removed after use, and the name may be another job's by now.
             return Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(of, file));
         }
+        // From the disk where that is known: a ComfyUI that computes answers late, and sends it through two more buffers.
+        let content = match self.directories.read(file).await {
+            Some(bytes) => {
+                let content_type = media_type(&file.filename).unwrap_or(UNKNOWN);
+                Some(Content { content_type: content_type.to_owned(), bytes })
+            }
+            None => self.view(found, file).await?,
+        };
+        if let Some(content) = content.as_ref().filter(|_| removes) {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(*of, file, content);
+        }
+        Ok(content)
+    }
+
+    /// An output from ComfyUI; none when its file is gone.
+    async fn view(&self, found: &Found, file: &File) -> Result<Option<Content>, Problem> {
         let answer = self.comfy.view(file).await.map_err(|cause| Problem::lost(cause.to_string()))?;
         match answer.status {
             StatusCode::OK => {}
@@ -199,14 +218,10 @@ impl Jobs {
         }
         let said = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = match said {
-            None | Some("application/octet-stream") => media_type(&file.filename).unwrap_or("application/octet-stream"),
+            None | Some(UNKNOWN) => media_type(&file.filename).unwrap_or(UNKNOWN),
             Some(said) => said,
         };
-        let content = Content { content_type: content_type.to_owned(), bytes: answer.body };
-        if removes {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(*of, file, &content);
-        }
-        Ok(Some(content))
+        Ok(Some(Content { content_type: content_type.to_owned(), bytes: answer.body }))
     }
 }
 
