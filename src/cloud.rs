@@ -6,6 +6,7 @@
 //! never an error.
 
 pub mod aws;
+mod calls;
 pub mod observe;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Result;
+
+pub use calls::{Answer, Calls, UrlCall};
 
 /// Tags, or any other string map whose order must not matter.
 pub type Map = BTreeMap<String, String>;
@@ -36,6 +39,8 @@ pub struct Cloud {
     pub logs: Box<dyn Logs>,
     /// Service Quotas.
     pub quotas: Box<dyn Quotas>,
+    /// The Function URL and the endpoint's own API.
+    pub serving: Box<dyn Calls>,
     /// How many API requests were sent since the start, retries included.
     pub calls: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
