@@ -7,6 +7,7 @@
 
 pub mod aws;
 mod calls;
+mod identity;
 pub mod observe;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use crate::error::Result;
 
 pub use calls::{Answer, Calls, UrlCall};
+pub use identity::{Caller, Identity};
 
 /// Tags, or any other string map whose order must not matter.
 pub type Map = BTreeMap<String, String>;
@@ -43,22 +45,6 @@ pub struct Cloud {
     pub serving: Box<dyn Calls>,
     /// How many API requests were sent since the start, retries included.
     pub calls: std::sync::Arc<std::sync::atomic::AtomicU64>,
-}
-
-/// Who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// Twelve digits.
-    pub account: String,
-    /// The principal.
-    pub arn: String,
-}
-
-/// STS.
-#[async_trait]
-pub trait Identity: Send + Sync {
-    /// GetCallerIdentity.
-    async fn caller(&self) -> Result<Caller>;
 }
 
 /// What HeadObject knows.
