@@ -18,6 +18,7 @@ use crate::invoke::{Request, curl, param_as_written};
 use crate::local::function::DEFAULT_WORKFLOW;
 use crate::local::workflows;
 use crate::progress::Event;
+use crate::stack;
 
 /// How the app is reached.
 enum Way {
@@ -204,7 +205,8 @@ async fn find(context: &Context<'_>, direct: bool, local: Option<Local>) -> Resu
         not_up(&stack, "Function URL")
             .next("set lambda.url and run comfy-deploy up, or call the endpoint with --direct")
     })?;
-    let arn = format!("arn:{}:lambda:{}:{}:function:{function}", partition(&stack.id), settings.region, caller.account);
+    let pseudo = stack::Pseudo::new(&caller.account, &settings.region, &name);
+    let arn = format!("arn:{}:lambda:{}:{}:function:{function}", pseudo.partition, pseudo.region, pseudo.account);
     let sign = stack.parameters.get("LambdaUrlAuthType").is_none_or(|auth| auth != "NONE");
     Ok((Whom { arn, direct }, Way::Url { url, sign }))
 }
@@ -213,11 +215,6 @@ fn not_up(stack: &Stack, what: &str) -> Error {
     Error::failed(format!("stack {} has no {what}", stack.name))
         .why(format!("the stack is {}", stack.status))
         .next("`comfy-deploy status` shows what there is, `comfy-deploy up` brings it up to date")
-}
-
-/// `aws` of an ARN.
-fn partition(arn: &str) -> &str {
-    arn.split(':').nth(1).filter(|p| !p.is_empty()).unwrap_or("aws")
 }
 
 /// A workflow on this machine.

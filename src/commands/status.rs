@@ -108,7 +108,8 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
         let _ = writeln!(text, "  {:<11} {url}\n  {:<11} {}", "function", "", auth.as_deref().unwrap_or("?"));
         if auth.as_deref() == Some("AWS_IAM") {
             let document = stack::invoker_policy(&format!(
-                "arn:aws:lambda:{}:{}:function:{}",
+                "arn:{}:lambda:{}:{}:function:{}",
+                world.pseudo(&name, &settings.region).partition,
                 settings.region,
                 world.account,
                 function.as_deref().unwrap_or_default()

@@ -186,10 +186,12 @@ fn nothing_is_overwritten_and_mistakes_have_their_codes() {
     }
     assert_eq!(pictures(&app), files, "no file of a picture that was not made");
 
-    // What the app says may be had later is asked for again.
+    // What the app says may be had later is asked for again: the function gives up after four attempts of its own.
     sandbox
-        .break_things(json!([{"kind": "throttle", "service": "sagemaker", "operation": "InvokeEndpoint", "times": 2}]));
-    app.run(&["invoke", "again", "--direct", "--seed", "1"]).exits(0);
+        .break_things(json!([{"kind": "throttle", "service": "sagemaker", "operation": "InvokeEndpoint", "times": 5}]));
+    let ran = app.run(&["invoke", "again", "--seed", "1"]).exits(0);
+    assert!(ran.stderr.contains("again in 5 s"), "{}", ran.stderr);
+    assert_eq!(shows(&app, "workflow_api-1.jpg"), Shown::of("again", "", 1, STEPS));
 }
 
 #[test]
