@@ -63,8 +63,8 @@ pub async fn run(context: &Context<'_>, args: &Invoke) -> Result<Done> {
         found = find(context, args.direct, local) => found?,
         () = context.cancel.wait() => return Err(crate::apply::pace::interrupted()),
     };
-    if args.curl {
-        return Ok(as_curl(context, &request, &place, &way));
+    if let (true, Way::Url { url, sign }) = (args.curl, &way) {
+        return Ok(as_curl(context, &request, &place, url, *sign));
     }
     let mut written: Vec<Written> = Vec::new();
     for (index, seed) in (0..).zip(seeds) {
@@ -139,8 +139,7 @@ fn done(workflow: &str, way: &Way, written: &[Written]) -> Done {
     Done::new(text, json!({"workflow": workflow, "url": url, "endpoint": endpoint, "pictures": pictures}))
 }
 
-fn as_curl(context: &Context<'_>, request: &Request, place: &Place, way: &Way) -> Done {
-    let Way::Url { url, sign } = way else { return Done::new("", Value::Null) };
+fn as_curl(context: &Context<'_>, request: &Request, place: &Place, url: &str, sign: bool) -> Done {
     let body = Value::from(request.body()).to_string();
     let content_type = format!("image/{}", request.format.unwrap_or("jpeg"));
     let file = place.file(0, request.seed, &content_type).display().to_string();
