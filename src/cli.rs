@@ -6,8 +6,16 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+mod config;
+mod gui;
+mod invoke;
+mod scale;
 mod workflow;
 
+pub use config::{ConfigAction, ConfigArgs};
+pub use gui::Gui;
+pub use invoke::{Format, Invoke};
+pub use scale::{Scale, ScaleAction, ScheduleAction};
 pub use workflow::{WorkflowAction, WorkflowArgs};
 
 const STYLES: Styles = Styles::styled()
@@ -64,14 +72,6 @@ Examples:
   comfy-deploy update-model --model-data s3://my-bucket/models/flux.tar.gz
                                                   with a model artifact made elsewhere";
 
-const SCALE_EXAMPLES: &str = "\
-Examples:
-  comfy-deploy scale set --min 1 --max 4
-  comfy-deploy scale off
-  comfy-deploy scale schedule add night --when 'cron(0 20 * * ? *)' --timezone Europe/Berlin --max 1
-  comfy-deploy scale schedule rm night
-  comfy-deploy scale schedule ls";
-
 const DESTROY_EXAMPLES: &str = "\
 Examples:
   comfy-deploy destroy                            asks for the app's name
@@ -83,22 +83,6 @@ Examples:
   comfy-deploy render                             both templates, to stdout
   comfy-deploy render --service | less
   comfy-deploy render --out ./rendered            one file per template";
-
-const GUI_EXAMPLES: &str = "\
-Examples:
-  comfy-deploy gui                                build it, and serve http://127.0.0.1:8188
-  comfy-deploy gui --port 9000 --models ./try     with other models, beside another ComfyUI
-  comfy-deploy gui --dry-run                      print the commands of the container tool
-
-Workflows, settings and pictures are kept in ./gui-data. Save a workflow in API format (Workflow >
-Export (API)) into workflows/ to deploy it. Ctrl-C stops ComfyUI; that is exit code 0.";
-
-const CONFIG_EXAMPLES: &str = "\
-Examples:
-  comfy-deploy config check                       every problem of the config file at once
-  comfy-deploy config show --origin               each setting, and what decided it
-  comfy-deploy config schema > comfy-deploy.schema.json
-                                                  for the editor: # yaml-language-server: $schema=...";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -220,7 +204,7 @@ pub enum Verb {
     ///
     /// Edits the scalable target and the scaling policy of the deployed stack, nothing else. Copy what you want to
     /// keep into comfy-deploy.yaml: the next `up` applies the file again.
-    #[command(after_help = SCALE_EXAMPLES)]
+    #[command(after_help = scale::EXAMPLES)]
     Scale(Scale),
     /// Delete the service stack and the models made for it
     ///
@@ -230,6 +214,12 @@ pub enum Verb {
     /// Print the CloudFormation templates and parameters exactly as they would be sent
     #[command(after_help = RENDER_EXAMPLES)]
     Render(Render),
+    /// Have the deployed app make a picture, and write it to a file
+    ///
+    /// The file is written whole or not at all, and none is overwritten without --force. When the app is busy, the same
+    /// request is sent again after the time it asks for, some times.
+    #[command(after_help = invoke::EXAMPLES)]
+    Invoke(Invoke),
     /// Look at the workflows: check them, list them, fill one
     Workflow(WorkflowArgs),
     /// Run ComfyUI with its editor on this machine, to make workflows for the app
@@ -237,10 +227,10 @@ pub enum Verb {
     /// The image is built from the same Dockerfile as the inference image, with the same ComfyUI and custom nodes, and
     /// sees the same models. Needs Docker or podman, and an NVIDIA GPU to be quick; no AWS account. Listens on this
     /// machine only.
-    #[command(after_help = GUI_EXAMPLES)]
+    #[command(after_help = gui::EXAMPLES)]
     Gui(Gui),
     /// Look at the config file: check it, show the settings, print its JSON Schema
-    #[command(after_help = CONFIG_EXAMPLES)]
+    #[command(after_help = config::EXAMPLES)]
     Config(ConfigArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -258,6 +248,7 @@ impl Verb {
             Verb::Scale(_) => "scale",
             Verb::Destroy(_) => "destroy",
             Verb::Render(_) => "render",
+            Verb::Invoke(_) => "invoke",
             Verb::Workflow(_) => "workflow",
             Verb::Gui(_) => "gui",
             Verb::Config(_) => "config",
@@ -389,68 +380,6 @@ pub struct UpdateModel {
     pub waiting: Waiting,
 }
 
-/// `scale`.
-#[derive(Debug, Clone, Args)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-pub struct Scale {
-    /// Waiting.
-    #[command(flatten)]
-    pub waiting: Waiting,
-    /// What to do.
-    #[command(subcommand)]
-    pub action: ScaleAction,
-}
-
-/// What `scale` does.
-#[derive(Debug, Clone, Subcommand)]
-pub enum ScaleAction {
-    /// Set the fewest and the most instances, switching autoscaling on if it is off
-    Set {
-        /// Fewest instances, at least 1
-        #[arg(long, value_name = "N", required_unless_present = "max")]
-        min: Option<u32>,
-        /// Most instances
-        #[arg(long, value_name = "N")]
-        max: Option<u32>,
-    },
-    /// Switch autoscaling off; the endpoint keeps the instances it has
-    Off,
-    /// Recurring changes of the fewest and the most instances
-    #[command(subcommand, arg_required_else_help = true)]
-    Schedule(ScheduleAction),
-}
-
-/// What `scale schedule` does.
-#[derive(Debug, Clone, Subcommand)]
-pub enum ScheduleAction {
-    /// Add a scaling schedule, or replace the one of this name
-    Add {
-        /// Its name
-        name: String,
-        /// 'cron(minute hour day-of-month month day-of-week year)' or 'rate(n unit)'
-        #[arg(long, value_name = "EXPRESSION")]
-        when: String,
-        /// IANA time zone of the cron expression, as in Europe/Berlin [default: UTC]
-        #[arg(long, value_name = "ZONE")]
-        timezone: Option<String>,
-        /// Fewest instances from then on, at least 1
-        #[arg(long, value_name = "N", required_unless_present = "max")]
-        min: Option<u32>,
-        /// Most instances from then on
-        #[arg(long, value_name = "N")]
-        max: Option<u32>,
-    },
-    /// Remove a scaling schedule
-    #[command(visible_alias = "remove")]
-    Rm {
-        /// Its name
-        name: String,
-    },
-    /// List the scaling schedules that are deployed
-    #[command(visible_alias = "list")]
-    Ls,
-}
-
 /// `destroy`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Destroy {
@@ -499,50 +428,6 @@ impl Render {
     pub fn wants_service(&self) -> bool {
         self.service || !self.foundation
     }
-}
-
-/// `gui`.
-#[derive(Debug, Clone, Args)]
-pub struct Gui {
-    /// Port on 127.0.0.1
-    #[arg(long, value_name = "PORT", default_value_t = 8188, value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: u16,
-    /// Directory with the models [default: models.dir of the config]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub models: Option<PathBuf>,
-    /// Directory for workflows, settings and pictures [default: gui-data beside the config file]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub data: Option<PathBuf>,
-    /// Do not use a GPU
-    #[arg(long)]
-    pub cpu: bool,
-    /// Print the commands and run nothing
-    #[arg(long, visible_alias = "print")]
-    pub dry_run: bool,
-}
-
-/// `config`.
-#[derive(Debug, Clone, Args)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-pub struct ConfigArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub action: ConfigAction,
-}
-
-/// What `config` does.
-#[derive(Debug, Clone, Subcommand)]
-pub enum ConfigAction {
-    /// Print the JSON Schema of comfy-deploy.yaml
-    Schema,
-    /// Print the settings in force: file, overlay, variables and flags together
-    Show {
-        /// Say beside each value what decided it
-        #[arg(long)]
-        origin: bool,
-    },
-    /// Check the config file and every overlay in it, and say nothing if they are right
-    Check,
 }
 
 /// `completions`.

@@ -6,6 +6,8 @@
 //! never an error.
 
 pub mod aws;
+mod calls;
+mod identity;
 pub mod observe;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Result;
+
+pub use calls::{Answer, Calls, UrlCall};
+pub use identity::{Caller, Identity};
 
 /// Tags, or any other string map whose order must not matter.
 pub type Map = BTreeMap<String, String>;
@@ -36,24 +41,10 @@ pub struct Cloud {
     pub logs: Box<dyn Logs>,
     /// Service Quotas.
     pub quotas: Box<dyn Quotas>,
+    /// The Function URL and the endpoint's own API.
+    pub serving: Box<dyn Calls>,
     /// How many API requests were sent since the start, retries included.
     pub calls: std::sync::Arc<std::sync::atomic::AtomicU64>,
-}
-
-/// Who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// Twelve digits.
-    pub account: String,
-    /// The principal.
-    pub arn: String,
-}
-
-/// STS.
-#[async_trait]
-pub trait Identity: Send + Sync {
-    /// GetCallerIdentity.
-    async fn caller(&self) -> Result<Caller>;
 }
 
 /// What HeadObject knows.

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod destroy;
 pub mod gui;
+pub mod invoke;
 pub mod look;
 pub mod plan;
 pub mod render;
@@ -128,6 +129,7 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::UpdateModel(args) => update_model::run(&context, args).await,
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
+        Verb::Invoke(args) => invoke::run(&context, args).await,
         Verb::Gui(_) | Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => {
             unreachable!("answered above")
         }

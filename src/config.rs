@@ -374,11 +374,13 @@ pub struct Lambda {
     pub enabled: bool,
     /// Who may call the Function URL.
     pub url: UrlAuth,
+    /// How the Function URL sends pictures. `buffered` where Lambda does not stream responses.
+    pub url_mode: UrlMode,
     /// MB.
     #[schemars(range(min = 128, max = 10_240))]
     pub memory: u32,
-    /// Seconds.
-    #[schemars(range(min = 1, max = 900))]
+    /// Seconds, 70 to 900: SageMaker takes up to 60.
+    #[schemars(range(min = 70, max = 900))]
     pub timeout: u32,
     /// `x86_64` or `arm64`; that of the binary found if absent.
     pub architecture: Option<Architecture>,
@@ -395,6 +397,7 @@ impl Default for Lambda {
         Lambda {
             enabled: true,
             url: UrlAuth::AwsIam,
+            url_mode: UrlMode::Stream,
             memory: 256,
             timeout: 90,
             architecture: None,
@@ -415,6 +418,17 @@ pub enum UrlAuth {
     None,
     /// There is no URL.
     Off,
+}
+
+/// How the Function URL sends pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UrlMode {
+    /// As they are, up to 200 MB.
+    #[default]
+    Stream,
+    /// In one JSON document that Lambda unpacks, up to about 4.5 MB. In every region that has Function URLs.
+    Buffered,
 }
 
 /// A Lambda architecture.

@@ -23,6 +23,7 @@
 //!   SageMaker accepts, and ComfyUI's editor in a container on this machine.
 //! - [`record`]: deployment records; creating one is the lock.
 //! - [`apply`]: a confirmed plan carried out, followed, verified, and told when it fails.
+//! - [`invoke`]: a request to the deployed app, and what its reply means; pure.
 //! - [`progress`]: events and the two ways to draw them. [`ui`]: the only writer to stdout and stderr.
 //! - [`error`]: what happened, why, what to type next, and the exit code.
 //!
@@ -55,6 +56,7 @@ pub mod commands;
 pub mod config;
 pub mod container;
 pub mod error;
+pub mod invoke;
 pub mod local;
 pub mod pack;
 pub mod plan;

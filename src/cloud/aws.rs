@@ -2,6 +2,7 @@
 //!
 //! [`connect`] runs once, in `main`. One file per port; [`errors`] turns every SDK error into ours.
 
+mod calls;
 mod connect;
 mod endpoints;
 mod errors;

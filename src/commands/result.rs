@@ -5,10 +5,12 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::sandbox::DEFAULT_URL;
 use super::show::size;
 use crate::apply::deploy::Deployed;
 use crate::cloud::Stack;
 use crate::plan::{ModelPlan, Plan, World};
+use crate::settings::Settings;
 
 /// Both forms.
 pub fn describe(
@@ -67,16 +69,16 @@ pub fn describe(
                 _ => "callers sign their requests (AWS_IAM)",
             };
             let _ = writeln!(text, "function   {url}\n           {auth}");
-            if context.settings.sandbox.is_some() {
-                let _ = writeln!(text, "           the sandbox does not serve this URL yet");
-            }
         }
         None => {
             let _ = writeln!(text, "function   no URL");
         }
     }
     if done.changed {
-        let _ = writeln!(text, "\nLook again with: comfy-deploy status");
+        let how = flags(&context.settings);
+        let direct = if url.is_some() { "" } else { " --direct" };
+        let _ = writeln!(text, "\nMake a picture:  comfy-deploy{how} invoke{direct} \"a happy dog on a hill\"");
+        let _ = writeln!(text, "Look again with: comfy-deploy{how} status");
     }
 
     let data = json!({
@@ -99,6 +101,19 @@ pub fn describe(
         "durations": done.durations,
     });
     (text, data)
+}
+
+/// The flags that another verb needs to find the same app.
+fn flags(settings: &Settings) -> String {
+    let mut flags = String::new();
+    if let Some(url) = &settings.sandbox {
+        flags.push_str(if url == DEFAULT_URL { " --sandbox" } else { " --sandbox=" });
+        flags.push_str(if url == DEFAULT_URL { "" } else { url });
+    }
+    if let Some(name) = &settings.environment {
+        flags.push_str(&format!(" --env {name}"));
+    }
+    flags
 }
 
 fn tag(plan: &Plan) -> Option<String> {

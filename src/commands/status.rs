@@ -108,18 +108,22 @@ pub async fn run(context: &Context<'_>) -> Result<Done> {
         let _ = writeln!(text, "  {:<11} {url}\n  {:<11} {}", "function", "", auth.as_deref().unwrap_or("?"));
         if auth.as_deref() == Some("AWS_IAM") {
             let document = stack::invoker_policy(&format!(
-                "arn:aws:lambda:{}:{}:function:{}",
+                "arn:{}:lambda:{}:{}:function:{}",
+                world.pseudo(&name, &settings.region).partition,
                 settings.region,
                 world.account,
                 function.as_deref().unwrap_or_default()
             ));
-            let _ = writeln!(text, "  {:<11} what a caller may need: `--output json`, at data.function.policy", "");
             policy = Some(document);
         }
     }
     if world.last_record > 0 {
         let open = world.open_record.map_or("", |_| " (no outcome yet)");
         let _ = writeln!(text, "  {:<11} {}{open}", "deployment", world.last_record);
+    }
+    if let Some(policy) = &policy {
+        let _ =
+            writeln!(text, "\nThis identity policy lets a principal of the account call the Function URL:\n{policy:#}");
     }
     if let Some(note) = world.silent_rollback() {
         let _ = writeln!(text, "\nNote: {note}");

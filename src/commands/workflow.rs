@@ -139,7 +139,7 @@ fn filled_in(filled: &Filled, prompt_given: bool, ui: &Ui) -> Done {
 }
 
 /// `NODE.INPUT=VALUE` as values of the workflow's own kinds; every wrong one is told.
-fn typed(workflow: &Workflow, params: &[String]) -> Result<Map<String, Value>> {
+pub(super) fn typed(workflow: &Workflow, params: &[String]) -> Result<Map<String, Value>> {
     let (mut values, mut problems) = (Map::new(), Vec::new());
     for param in params {
         match param.split_once('=') {

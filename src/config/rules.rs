@@ -3,6 +3,7 @@
 
 mod artifacts;
 pub mod cron;
+mod function;
 pub mod instances;
 mod names;
 mod scaling;
@@ -35,6 +36,7 @@ pub fn rules(config: &Config, environment: Option<&str>) -> Vec<Problem> {
     names::check(config, environment, &mut problems);
     instances::check(config, &mut problems);
     scaling::check(config, &mut problems);
+    function::check(config, &mut problems);
     artifacts::check(config, &mut problems);
     problems
 }

@@ -21,6 +21,9 @@ pub use workflows::{DEFAULT_WORKFLOW, Workflow, workflows};
 /// Most bytes of a function's unzipped code (Lambda quotas). The 50 MB for the zip hold for uploads through the Lambda
 /// API only, not for those through S3.
 const UNZIPPED_MAX: usize = 250 << 20;
+/// Bytes of a zip beyond which the binary is not one that was built for Lambda, which fetches the package for every new
+/// process. A stripped release build has about half of that.
+const ZIP_EXPECTED: usize = 6_000_000;
 
 /// Hex digits of the sha256 in the key.
 const KEY_DIGITS: usize = 24;
@@ -40,6 +43,20 @@ pub struct FunctionPackage {
     pub workflows: Vec<String>,
     /// The handler that was packed.
     pub handler: PathBuf,
+}
+
+impl FunctionPackage {
+    /// Said before a package goes to AWS that is larger than it need be.
+    pub fn warning(&self) -> Option<String> {
+        (self.zip.len() > ZIP_EXPECTED).then(|| {
+            format!(
+                "the function package has {} MB, for {} is not stripped or optimised: Lambda starts it later than it could \
+                 (cargo build --profile function -p comfy-handler makes a small one, --handler FILE names it)",
+                self.zip.len() / 1_000_000,
+                self.handler.display()
+            )
+        })
+    }
 }
 
 /// Makes the package of a handler binary and a directory of workflows. `architecture` is what the config asks for, if

@@ -100,6 +100,10 @@ pub fn function(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sour
             Handler::Build(checkout) => function::build_handler(&checkout, reporter)?,
         };
     let package = function::package(&handler, &dir, config.architecture)?;
+    // The sandbox is for trying things out, with whatever build is at hand.
+    if let Some(warning) = package.warning().filter(|_| settings.sandbox.is_none()) {
+        reporter.report(Event::Warning(warning));
+    }
     let models = match &sources.model {
         Some(tree) => Some(tree.files.iter().map(|file| &file.path).collect()),
         None => workflows::models(&settings.root, &settings.config)?,

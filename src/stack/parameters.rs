@@ -1,7 +1,7 @@
 //! Parameters of both templates from settings and artifacts.
 
 use crate::cloud::Map;
-use crate::config::{Architecture, Packaging, ScalingGoal, UrlAuth};
+use crate::config::{Architecture, Packaging, ScalingGoal, UrlAuth, UrlMode};
 use crate::settings::Settings;
 
 /// Where the model artifact is.
@@ -91,6 +91,14 @@ pub fn service_parameters(settings: &Settings, artifacts: &Artifacts, model_vers
                 UrlAuth::AwsIam => "AWS_IAM",
                 UrlAuth::None => "NONE",
                 UrlAuth::Off => "OFF",
+            }
+            .to_owned(),
+        ),
+        (
+            "LambdaUrlMode",
+            match lambda.url_mode {
+                UrlMode::Stream => "stream",
+                UrlMode::Buffered => "buffered",
             }
             .to_owned(),
         ),

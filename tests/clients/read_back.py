@@ -213,6 +213,7 @@ def stacks(function_key):
             "MaxCapacity": "4",
             "LambdaPackageS3Key": function_key,
             "LambdaUrlAuthType": AUTH,
+            "LambdaUrlMode": "stream",
         },
     )
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
@@ -439,7 +440,7 @@ def function(key, role, resources):
             "PackageType": "Zip",
             "CodeSize": len(zip_file),
             "CodeSha256": base64.b64encode(hashlib.sha256(zip_file).digest()).decode(),
-            "Environment": {"Variables": {"ENDPOINT_NAME": APP}},
+            "Environment": {"Variables": {"ENDPOINT_NAME": APP, "COMFY_URL_MODE": "stream"}},
         },
     )
     subset("logging", found["Configuration"]["LoggingConfig"], {"LogFormat": "Text", "LogGroup": group})
@@ -447,7 +448,7 @@ def function(key, role, resources):
     app_tags("the function", found["Tags"], APP, "ComfyUIFunction")
     url = functions.get_function_url_config(FunctionName=name)
     subset(
-        "URL", url, {"AuthType": AUTH, "InvokeMode": "BUFFERED", "FunctionArn": found["Configuration"]["FunctionArn"]}
+        "URL", url, {"AuthType": AUTH, "InvokeMode": "RESPONSE_STREAM", "FunctionArn": found["Configuration"]["FunctionArn"]}
     )
     same("URL in the result", UP["function"]["url"], url["FunctionUrl"])
     if AUTH == "NONE":

@@ -31,6 +31,19 @@ fn the_quickstart_config_is_valid() {
 }
 
 #[test]
+fn the_quickstart_workflow_fits_the_quickstart_model() {
+    let sandbox = Sandbox::new();
+    let app = App::new(&sandbox);
+    let script = include_str!("../../examples/quickstart/run");
+    let model = "checkpoints/quickstart.safetensors";
+    assert!(script.contains(&format!("/{model}\"")), "the script makes another model");
+    app.write(&format!("models/{model}"), "weights");
+    app.write("workflows/workflow_api.json", include_str!("../../examples/quickstart/workflows/workflow_api.json"));
+    let checked = app.run(&["workflow", "check", "--strict"]).exits(0);
+    assert!(checked.stdout.contains("workflow_api.json: good"), "{}", checked.stdout);
+}
+
+#[test]
 fn the_exit_codes_of_the_readme_are_those_of_the_program() {
     use comfy_deploy::error::Kind;
     let readme = include_str!("../../README.md");

@@ -12,6 +12,7 @@ mod gui;
 mod image_container;
 mod image_locks;
 mod interrupted;
+mod invoke;
 mod oci;
 mod probe;
 mod stand_in;

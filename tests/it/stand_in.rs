@@ -33,6 +33,7 @@ impl Place {
         let mut command = Command::new(path);
         command.current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
         command.env("PATH", "/usr/bin:/bin").env("HOME", self.dir.path()).env("COMFY_SANDBOX_TIME_SCALE", "0.005");
+        command.env("COMFY_SANDBOX_SIMULATE_ENDPOINTS", "1");
         command.env("COMFY_SANDBOX_STATE", self.dir.path().join("state"));
         command
     }

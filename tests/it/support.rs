@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use comfy_sandbox::server::{Options, Running, start};
+use comfy_sandbox::sagemaker::{Comfyui, Serving};
+use comfy_sandbox::server::{Options, Running, start, start_serving};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -27,12 +28,28 @@ impl Sandbox {
     }
 
     pub fn with_time_scale(time_scale: f64) -> Self {
+        Self::launch(time_scale, None)
+    }
+
+    fn launch(time_scale: f64, serving: Option<Serving>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let dir = TempDir::new().unwrap();
         let options = Options { listen: "127.0.0.1:0".parse().unwrap(), dir: dir.path().to_owned(), time_scale };
-        let running = runtime.block_on(start(options)).unwrap();
+        let running = match serving {
+            Some(serving) => runtime.block_on(start_serving(options, serving)).unwrap(),
+            None => runtime.block_on(start(options)).unwrap(),
+        };
         let url = running.url();
         Sandbox { runtime, running: Some(running), url, _dir: dir }
+    }
+
+    /// One whose endpoints run comfy-serve and the stand-in for ComfyUI.
+    pub fn serving() -> Self {
+        let comfyui = Comfyui::Command(vec![program("comfyui-stand-in").to_string_lossy().into_owned()]);
+        // The real 60 seconds, whatever the time scale makes of them: the machine may be busy.
+        let minute = Some(Duration::from_secs(60));
+        let comfy_serve = program("comfy-serve");
+        Self::launch(0.02, Some(Serving { comfy_serve, comfyui, startup: minute, invocation: minute }))
     }
 
     /// Goes on at another pace; what is under way keeps its own.
@@ -254,6 +271,13 @@ pub fn run(mut command: Command) -> Ran {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// A program of the workspace that endpoints run; only a build of the workspace makes it.
+fn program(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_comfy-deploy")).with_file_name(name);
+    assert!(path.is_file(), "{} is missing; build the workspace first: cargo build --workspace", path.display());
+    path
 }
 
 /// The Python of the tests' own environment, made by `tests/run`.

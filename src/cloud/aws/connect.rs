@@ -107,7 +107,16 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
         endpoints: Box::new(super::endpoints::SageMaker::new(client!(aws_sdk_sagemaker), context.clone())),
         scaling: Box::new(super::scaling::AutoScaling::new(client!(aws_sdk_applicationautoscaling), context.clone())),
         logs: Box::new(super::logs::CloudWatchLogs::new(client!(aws_sdk_cloudwatchlogs), context.clone())),
-        quotas: Box::new(super::quotas::ServiceQuotas::new(aws_sdk_servicequotas::Client::from_conf(quotas), context)),
+        quotas: Box::new(super::quotas::ServiceQuotas::new(
+            aws_sdk_servicequotas::Client::from_conf(quotas),
+            context.clone(),
+        )),
+        serving: Box::new(super::calls::Serving::new(
+            aws_sdk_sagemakerruntime::config::Builder::from(&sdk).interceptor(counter.clone()),
+            sdk.credentials_provider(),
+            context,
+            connection.sandbox.is_some(),
+        )?),
         calls,
     })
 }

@@ -165,7 +165,7 @@ impl Context {
         format!("allow `{action}` for {who}, or use another one with `--profile`")
     }
 
-    fn no_credentials(&self, what: String, cause: &CredentialsError) -> Error {
+    pub(super) fn no_credentials(&self, what: String, cause: &CredentialsError) -> Error {
         let reason = causes(cause);
         let error = match cause {
             CredentialsError::CredentialsNotLoaded(_) => {

@@ -1,5 +1,6 @@
 //! Where the comfy-handler binary is, or how to get it.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -51,23 +52,27 @@ pub fn find_handler(flag: Option<&Path>, exe: Option<&Path>, checkout: Option<&P
     }
 }
 
-/// Builds the handler in a source checkout, in release mode, and returns the binary. Blocking; cargo's own lines are
+/// Builds the handler in a source checkout, with the profile made for it, and returns the binary. Blocking; cargo's own lines are
 /// reported as they come.
 pub fn build_handler(checkout: &Path, reporter: &dyn Reporter) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     reporter.report(Event::Begin { task: Task::Function, label: "building comfy-handler".into(), total: None });
     let mut child = Command::new(&cargo)
-        .args(["build", "--release", "--package", "comfy-handler", "--message-format", "json-render-diagnostics"])
+        .args([
+            "build",
+            "--profile",
+            "function",
+            "--package",
+            "comfy-handler",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
         .current_dir(checkout)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| {
-            Error::failed("cannot run cargo to build comfy-handler")
-                .why(e.to_string())
-                .next("install Rust (https://rustup.rs), or name a built binary with --handler FILE")
-        })?;
+        .map_err(|e| no_cargo(&cargo, &e))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     // Both pipes are read at once, or cargo blocks on the one that is full.
     let (messages, last) = std::thread::scope(|scope| {
@@ -85,7 +90,31 @@ pub fn build_handler(checkout: &Path, reporter: &dyn Reporter) -> Result<PathBuf
         }
         None => Err(Error::failed("comfy-handler could not be built")
             .why(if last.is_empty() { status.to_string() } else { last.join("\n") })
-            .next("correct what cargo says, or name a built binary with --handler FILE")),
+            .next(advice(&last))),
+    }
+}
+
+/// Cargo does not start.
+fn no_cargo(cargo: &OsStr, cause: &std::io::Error) -> Error {
+    let error = Error::failed("comfy-handler has to be built, and cargo cannot be run");
+    match cause.kind() {
+        std::io::ErrorKind::NotFound => error.why(format!("there is no {} on the PATH", cargo.display())),
+        _ => error.why(cause.to_string()),
+    }
+    .next("install Rust (https://rustup.rs), or name a built comfy-handler with --handler FILE")
+}
+
+/// What to do about a failed build, by what cargo said last.
+fn advice(last: &[String]) -> &'static str {
+    let says = |words: &str| last.iter().any(|line| line.contains(words));
+    if says("rustup could not choose a version of cargo") || says("no default toolchain") {
+        "rustup default stable, then run the same command again; or name a built binary with --handler FILE"
+    } else if says("requires rustc") || says("is not supported by the following packages") {
+        "rustup update, then run the same command again; or name a built binary with --handler FILE"
+    } else if says("linker `") {
+        "install a C compiler (Debian: apt-get install gcc), or name a built binary with --handler FILE"
+    } else {
+        "correct what cargo says, or name a built binary with --handler FILE"
     }
 }
 
@@ -139,6 +168,21 @@ mod tests {
         assert_eq!(find(None, Some(root)).unwrap(), Handler::Found(dir.path().join("comfy-handler")));
         std::fs::write(&flag, "").unwrap();
         assert_eq!(find(Some(&flag), None).unwrap(), Handler::Found(flag.clone()));
+    }
+
+    #[test]
+    fn a_missing_cargo_and_a_failed_build_say_what_to_install() {
+        let missing = no_cargo(OsStr::new("cargo"), &std::io::Error::from(std::io::ErrorKind::NotFound));
+        assert!(missing.to_string().contains("there is no cargo on the PATH"), "{missing}");
+        assert!(missing.hint().unwrap_or_default().contains("https://rustup.rs"));
+        for (line, word) in [
+            ("error: rustup could not choose a version of cargo to run", "rustup default"),
+            ("error: package `comfy-handler` requires rustc 1.95", "rustup update"),
+            ("error: linker `cc` not found", "gcc"),
+            ("error[E0308]: mismatched types", "correct"),
+        ] {
+            assert!(advice(&[line.to_owned()]).contains(word), "{line}");
+        }
     }
 
     #[test]

@@ -76,6 +76,18 @@ fn a_package_is_named_by_its_content() {
 }
 
 #[test]
+fn a_package_that_is_larger_than_it_need_be_is_told() {
+    let handler = directory(&[("comfy-handler", "")]);
+    std::fs::write(handler.path().join("comfy-handler"), static_elf(62)).unwrap();
+    let workflows = directory(&[(DEFAULT_WORKFLOW, GOOD)]);
+    let mut package = package(&handler.path().join("comfy-handler"), workflows.path(), None).unwrap();
+    assert_eq!(package.warning(), None);
+    package.zip = vec![0; 7_000_000].into();
+    let warning = package.warning().unwrap_or_default();
+    assert!(warning.contains("7 MB") && warning.contains("--profile function"), "{warning}");
+}
+
+#[test]
 fn a_handler_that_is_not_there_is_an_error_with_the_path() {
     let e = package(Path::new("/nonexistent/handler"), Path::new("/"), None).unwrap_err();
     assert!(e.to_string().contains("/nonexistent/handler"), "{e}");

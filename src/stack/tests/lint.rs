@@ -11,7 +11,7 @@ struct Combination {
     settings: Settings,
 }
 
-/// Autoscaling off, without policy, with policy; no, one and three schedules; each kind of URL and no function;
+/// Autoscaling off, without policy, with policy; no, one and three schedules; each kind of URL, a buffered one and no function;
 /// with and without VPC; both packagings. Schedules with autoscaling off are no valid config.
 fn combinations() -> Vec<Combination> {
     let mut all = Vec::new();
@@ -26,7 +26,7 @@ fn combinations() -> Vec<Combination> {
             .collect()
     };
     for (scaling, count) in [("off", 0), ("none", 0), ("none", 1), ("none", 3), ("1.0", 0), ("1.0", 1), ("1.0", 3)] {
-        for url in ["aws_iam", "none", "off", "disabled"] {
+        for url in ["aws_iam", "buffered", "none", "off", "disabled"] {
             for vpc in [false, true] {
                 for packaging in ["tar", "uncompressed"] {
                     let autoscaling = match scaling {
@@ -35,6 +35,7 @@ fn combinations() -> Vec<Combination> {
                     };
                     let lambda = match url {
                         "disabled" => "{enabled: false}".to_owned(),
+                        "buffered" => "{url_mode: buffered}".to_owned(),
                         url => format!("{{url: {url}}}"),
                     };
                     let vpc_config = if vpc {
@@ -58,7 +59,7 @@ fn combinations() -> Vec<Combination> {
 #[test]
 fn every_combination_evaluates_and_fits() {
     let combinations = combinations();
-    assert_eq!(combinations.len(), 7 * 4 * 2 * 2);
+    assert_eq!(combinations.len(), 7 * 5 * 2 * 2);
     for Combination { name, settings } in combinations {
         let rendered = service(&settings);
         assert!(rendered.body.len() <= MAX_BODY, "{name}");

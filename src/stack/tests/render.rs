@@ -184,6 +184,20 @@ fn the_function_and_its_url_can_be_left_out() {
 }
 
 #[test]
+fn the_url_and_the_function_agree_on_the_mode() {
+    for (yaml, invoke, variable) in [
+        ("", "RESPONSE_STREAM", "stream"),
+        ("lambda: {url_mode: stream}", "RESPONSE_STREAM", "stream"),
+        ("lambda: {url_mode: buffered}", "BUFFERED", "buffered"),
+    ] {
+        let resources = evaluated(&settings(yaml)).resources;
+        assert_eq!(resources[ids::FUNCTION_URL].properties["InvokeMode"], invoke, "{yaml}");
+        let variables = &resources[ids::FUNCTION].properties["Environment"]["Variables"];
+        assert_eq!(variables["COMFY_URL_MODE"], variable, "{yaml}");
+    }
+}
+
+#[test]
 fn a_public_url_opens_the_function_only_through_the_url() {
     let evaluated = evaluated(&settings("lambda: {url: none}"));
     assert_eq!(

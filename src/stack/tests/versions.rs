@@ -24,7 +24,7 @@ fn versions_are_taken_apart_again() {
 }
 
 /// Parameters that reach neither the model nor the endpoint config.
-const OUTSIDE: [&str; 21] = [
+const OUTSIDE: [&str; 22] = [
     "KmsKeyArn",
     "ModelVersion",
     "ModelDataPrefix",
@@ -39,6 +39,7 @@ const OUTSIDE: [&str; 21] = [
     "ScaleInCooldown",
     "LambdaPackageS3Key",
     "LambdaUrlAuthType",
+    "LambdaUrlMode",
     "LambdaArchitecture",
     "LambdaMemory",
     "LambdaTimeout",
@@ -65,6 +66,7 @@ fn every_parameter_is_inside_or_outside() {
             "ModelPackaging" => "uncompressed".to_owned(),
             "ScalingPolicy" | "NetworkIsolation" | "RetainDesiredCount" => "false".to_owned(),
             "LambdaUrlAuthType" => "NONE".to_owned(),
+            "LambdaUrlMode" => "buffered".to_owned(),
             _ => format!("{value}7"),
         };
         changed.insert(name.clone(), other);

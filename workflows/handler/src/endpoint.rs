@@ -118,6 +118,16 @@ impl Endpoint {
         Endpoint { client: Client::from_conf(config.build()), name, retries }
     }
 
+    /// On a client that is configured elsewhere: region, credentials and connections are those of `config`. What must not
+    /// be repeated is decided here all the same.
+    pub fn with_config(name: String, config: aws_sdk_sagemakerruntime::config::Builder, retries: Retries) -> Self {
+        let config = config
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        Endpoint { client: Client::from_conf(config.build()), name, retries }
+    }
+
     async fn send(&self, call: Call) -> Result<Picture, InvokeError> {
         let budget = call.budget;
         // The function is out of time: a prompt that is sent now is paid for and seen by nobody.

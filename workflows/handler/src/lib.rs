@@ -99,6 +99,18 @@ impl<E: Invoke> Handler<E> {
         }
     }
 
+    /// Answers a request that did not come through Lambda, and to which none of its limits of size apply.
+    pub async fn answer_here(&self, body: serde_json::Map<String, serde_json::Value>, budget: Duration) -> Streamed {
+        let event = Event { source: Source::Direct, accept: None, body };
+        let answer = self.answer(event, budget, &mut Summary::default()).await;
+        let Answer { status, headers, content } = answer.unwrap_or_else(|problem| Answer::problem(&problem));
+        let body = match content {
+            Content::Text(text) => text.into(),
+            Content::Picture(picture) => picture,
+        };
+        Streamed { status, headers, body }
+    }
+
     async fn answer(&self, event: Event, budget: Duration, summary: &mut Summary) -> Result<Answer, Problem> {
         let request = Request::of(event)?;
         let Some((name, workflow)) = self.workflows.get(&request.prompt_file) else {

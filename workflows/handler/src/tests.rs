@@ -104,6 +104,21 @@ async fn a_streaming_url_gets_the_picture_as_it_is_and_errors_as_json() {
 }
 
 #[tokio::test]
+async fn without_lambda_a_picture_may_have_any_size() {
+    // More than a reply through Lambda may have in any mode.
+    let large = vec![0xff; 201 << 20];
+    let endpoint = Fake::picture("image/png", &large, "");
+    let handler = Handler::new(workflows(), &endpoint, UrlMode::Buffered);
+    let body = json!({"positive_prompt": "x", "seed": 7});
+    let reply = handler.answer_here(body.as_object().expect("an object").clone(), BUDGET).await;
+    assert_eq!((reply.status, reply.body.len(), reply.headers[SEED_HEADER].as_str()), (200, large.len(), "7"));
+
+    let reply = handler.answer_here(serde_json::Map::new(), BUDGET).await;
+    let body: Value = serde_json::from_slice(&reply.body).expect("JSON");
+    assert_eq!((reply.status, body["error"]["code"].as_str()), (400, Some("invalid_request")));
+}
+
+#[tokio::test]
 async fn formats_are_asked_for() {
     for (body, accept, expected) in [
         (r#"{"positive_prompt":"x"}"#, "image/webp", "image/webp"),
