@@ -17,8 +17,8 @@ pub const FILE_NAME: &str = "comfy-deploy.lock";
 const VERSION: u32 = 1;
 
 const HEAD: &str = "\
-# Written by comfy-deploy: commit it, do not edit it. What it names is what is deployed; `comfy-deploy model lock
-# --upgrade` moves it on.
+# Written by comfy-deploy: commit it, do not edit it. What it names is what is deployed.
+# To move it on: comfy-deploy model lock --upgrade
 ";
 
 /// The lock of one app.
