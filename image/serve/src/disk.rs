@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::outputs::File;
 
 /// ComfyUI's directories, where they are known.
@@ -31,6 +33,12 @@ impl Directories {
     /// Whether files of this kind are removed after use.
     pub(crate) fn removes(&self, file: &File) -> bool {
         self.path(file).is_some()
+    }
+
+    /// What is in a file; none when that cannot be found out here.
+    pub(crate) async fn read(&self, file: &File) -> Option<Bytes> {
+        let path = self.path(file)?;
+        tokio::fs::read(path).await.ok().map(Bytes::from)
     }
 
     /// Removes files, and subfolders that are empty then: a prompt with a prefix like `today/x` makes one each.

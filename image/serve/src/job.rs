@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use comfy_workflow::Workflow;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::comfy::Comfy;
@@ -18,6 +18,9 @@ use crate::kept::{Content, Fingerprint, Kept};
 use crate::line::Lines;
 use crate::outputs::{File, Found, Frame, Item, found, media_type};
 use crate::problem::Problem;
+
+/// The media type of what has none.
+const UNKNOWN: &str = "application/octet-stream";
 
 /// What a job sends, apart from ids.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +76,8 @@ pub(crate) struct Jobs {
     pub(crate) lines: Lines,
     pub(crate) directories: Arc<Directories>,
     kept: Arc<Mutex<Kept>>,
+    /// For each job whose outputs are fetched and converted at a time.
+    turns: Arc<Semaphore>,
     /// Cancelling and cleaning up, which no caller waits for.
     pub(crate) chores: TaskTracker,
     /// None when somebody else starts ComfyUI.
@@ -86,6 +91,7 @@ impl Jobs {
             comfy,
             directories: Arc::new(directories),
             kept: Arc::default(),
+            turns: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             chores: TaskTracker::new(),
             presence,
         }
@@ -93,7 +99,14 @@ impl Jobs {
 
     /// Runs a workflow and fetches its first output, or all of them. When the future is dropped, because the caller
     /// went away or the deadline passed, the job is taken out of ComfyUI.
-    pub(crate) async fn run(&self, submission: &Submission, all: bool) -> Result<Done, Problem> {
+    ///
+    /// Who gets the outputs holds a turn, to be given back when they are converted: there is one for each core, as more
+    /// conversions at a time would not be faster, and what waits for its turn waits on ComfyUI's disk, not in memory.
+    pub(crate) async fn run(
+        &self,
+        submission: &Submission,
+        all: bool,
+    ) -> Result<(Done, OwnedSemaphorePermit), Problem> {
         let nodes: Vec<String> = submission.workflow.nodes().map(|(id, _)| id.to_owned()).collect();
         let mut prompt = submission.workflow.clone().into_value();
         let fingerprint: Fingerprint = Sha256::digest(prompt.to_string().as_bytes()).into();
@@ -102,6 +115,7 @@ impl Jobs {
         let wanted = wanted(&run.report, &nodes, all)?;
         let mut fetched = Vec::with_capacity(wanted.len());
         let mut gone = Vec::new();
+        let turn = self.turn().await?;
         for found in &wanted {
             let output = self.fetch(found, &run.report, &fingerprint).await?;
             if output.is_none() {
@@ -112,8 +126,11 @@ impl Jobs {
         if gone.is_empty() {
             let invalid_nodes = std::mem::take(&mut run.report.invalid_nodes);
             let prompt_id = run.finish(self);
-            return Ok(Done { prompt_id, queued, outputs: fetched.into_iter().flatten().collect(), invalid_nodes });
+            let outputs = fetched.into_iter().flatten().collect();
+            return Ok((Done { prompt_id, queued, outputs, invalid_nodes }, turn));
         }
+        // Others need not wait while these nodes run.
+        drop(turn);
         // An input that no node knows changes what ComfyUI's cache goes by, so only these nodes run again.
         let nonce = Value::String(run.finish(self));
         for node in &gone {
@@ -123,6 +140,7 @@ impl Jobs {
         }
         let run = self.once(&prompt, &submission.extra).await?;
         let again = self::wanted(&run.report, &nodes, all)?;
+        let turn = self.turn().await?;
         let mut outputs = Vec::with_capacity(again.len());
         for found in &again {
             let before = wanted.iter().zip(&fetched).filter(|(_, output)| output.is_some());
@@ -137,7 +155,12 @@ impl Jobs {
             })?);
         }
         let invalid_nodes = run.report.invalid_nodes.clone();
-        Ok(Done { prompt_id: run.finish(self), queued, outputs, invalid_nodes })
+        Ok((Done { prompt_id: run.finish(self), queued, outputs, invalid_nodes }, turn))
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        turn.map_err(|_| Problem::internal("crashed", "nothing is converted any more; this is a defect of comfy-serve"))
     }
 
     /// Runs a prompt once, under ids of its own.
@@ -168,6 +191,22 @@ impl Jobs {
             // Its file was removed after use, and the name may be another job's by now.
             return Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(of, file));
         }
+        // From the disk where that is known: a ComfyUI that computes answers late, and sends it through two more buffers.
+        let content = match self.directories.read(file).await {
+            Some(bytes) => {
+                let content_type = media_type(&file.filename).unwrap_or(UNKNOWN);
+                Some(Content { content_type: content_type.to_owned(), bytes })
+            }
+            None => self.view(found, file).await?,
+        };
+        if let Some(content) = content.as_ref().filter(|_| removes) {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(*of, file, content);
+        }
+        Ok(content)
+    }
+
+    /// An output from ComfyUI; none when its file is gone.
+    async fn view(&self, found: &Found, file: &File) -> Result<Option<Content>, Problem> {
         let answer = self.comfy.view(file).await.map_err(|cause| Problem::lost(cause.to_string()))?;
         match answer.status {
             StatusCode::OK => {}
@@ -179,14 +218,10 @@ impl Jobs {
         }
         let said = answer.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = match said {
-            None | Some("application/octet-stream") => media_type(&file.filename).unwrap_or("application/octet-stream"),
+            None | Some(UNKNOWN) => media_type(&file.filename).unwrap_or(UNKNOWN),
             Some(said) => said,
         };
-        let content = Content { content_type: content_type.to_owned(), bytes: answer.body };
-        if removes {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(*of, file, &content);
-        }
-        Ok(Some(content))
+        Ok(Some(Content { content_type: content_type.to_owned(), bytes: answer.body }))
     }
 }
 

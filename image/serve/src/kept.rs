@@ -12,8 +12,10 @@ use crate::outputs::File;
 
 /// How many outputs are kept. ComfyUI's own cache covers one prompt unless it is told otherwise.
 const MOST: usize = 8;
-/// How many bytes in all.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// How many bytes in all: three photos of 1024x1024.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// How many bytes the newest may have alone: ComfyUI's own cache is for the prompt before.
+const LARGEST: usize = 32 * 1024 * 1024;
 
 /// What a workflow is, without its text.
 pub(crate) type Fingerprint = [u8; 32];
@@ -35,9 +37,9 @@ impl Kept {
         self.0.retain(|(other, name, _)| (other, name) != (&of, file));
         self.0.push_front((of, file.clone(), content.clone()));
         let mut bytes = 0;
-        let fits = self.0.iter().take(MOST).take_while(|(_, _, content)| {
+        let fits = self.0.iter().take(MOST).enumerate().take_while(|(at, (_, _, content))| {
             bytes += content.bytes.len();
-            bytes <= MOST_BYTES
+            bytes <= if *at == 0 { LARGEST } else { MOST_BYTES }
         });
         let fits = fits.count();
         self.0.truncate(fits);
@@ -83,7 +85,11 @@ mod tests {
         assert_eq!(kept.0.len(), MOST);
         kept.put([0; 32], &file("b"), &content(MOST_BYTES));
         assert_eq!(kept.0.len(), 1);
-        kept.put([0; 32], &file("c"), &content(MOST_BYTES + 1));
+        kept.put([0; 32], &file("c"), &content(LARGEST));
+        assert_eq!(kept.0.len(), 1);
+        kept.put([0; 32], &file("d"), &content(1));
+        assert_eq!(kept.0.len(), 1);
+        kept.put([0; 32], &file("e"), &content(LARGEST + 1));
         assert_eq!(kept.0.len(), 0);
     }
 }
