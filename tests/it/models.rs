@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::hub::{Hub, TOKEN, sha256};
-use crate::support::{App, Ran, Sandbox, run};
+use crate::support::{App, REGION, Ran, Sandbox, run};
 
 const FILES: &str = "models: {files: [{source: 'hf://maker/model/flux1.safetensors', to: checkpoints/}, {source: 's3://weights-of-others/style.safetensors', to: loras/}]}\n";
 
@@ -22,11 +22,19 @@ fn up_fetches_what_is_declared_and_locks_it() {
     hub.state().gated = true;
     let app = App::with_image(&sandbox, FILES);
     std::fs::remove_dir_all(app.path("models")).unwrap();
-    let put = sandbox.http().put(format!("{}/weights-of-others", sandbox.url)).send().unwrap();
-    assert!(put.status().is_success(), "{:?}", put.text());
-    let put = sandbox
-        .http()
-        .put(format!("{}/weights-of-others/style.safetensors", sandbox.url))
+    sandbox
+        .call(
+            "s3",
+            "CreateBucket",
+            json!({"Bucket": "weights-of-others", "CreateBucketConfiguration": {"LocationConstraint": REGION}}),
+        )
+        .unwrap();
+    // The sandbox reads who calls out of the signature, and checks none.
+    let signed = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let put = sandbox.http().put(format!("{}/weights-of-others/style.safetensors", sandbox.url));
+    let put = put
+        .header("authorization", signed)
+        .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
         .body("style")
         .send()
         .unwrap();
