@@ -81,7 +81,12 @@ pub fn place(to: Option<&str>, source: &Source) -> Result<Place, Mistake> {
             }),
         };
     };
-    if to.starts_with('/') || to.starts_with('~') || to.contains('\\') || to.contains(':') {
+    if to.split('/').any(|part| part == "..")
+        || to.starts_with('/')
+        || to.starts_with('~')
+        || to.contains('\\')
+        || to.contains(':')
+    {
         return Err(outside(to));
     }
     let folder = to.ends_with('/') || FOLDERS.contains(&to);

@@ -194,7 +194,7 @@ fn chosen<'w>(all: &'w [Wanted], names: &[String], lock: &Lock) -> Result<Vec<&'
         chosen.extend(all.iter().filter(|wanted| called(wanted, name)));
         if chosen.len() == before {
             let known: Vec<String> = all.iter().filter_map(|wanted| wanted.path(lock)).collect();
-            return Err(Error::usage(format!("models.files declares no {name}"))
+            return Err(Error::usage(format!("models.files declares no file `{name}`"))
                 .why(format!("declared: {}", known.join(", ")))
                 .next("name a file as `comfy-deploy model ls` shows it"));
         }

@@ -30,10 +30,12 @@ fn up_fetches_what_is_declared_and_locks_it() {
         )
         .unwrap();
     // The sandbox reads who calls out of the signature, and checks none.
-    let signed = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let signed =
+        "AWS4-HMAC-SHA256 Credential=sandbox/20260101/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=0";
     let put = sandbox.http().put(format!("{}/weights-of-others/style.safetensors", sandbox.url));
     let put = put
         .header("authorization", signed)
+        .header("x-amz-date", "20260101T000000Z")
         .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
         .body("style")
         .send()
