@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::hub::{Hub, TOKEN, sha256};
-use crate::support::{App, REGION, Ran, Sandbox, run};
+use crate::support::{App, Ran, Sandbox, run};
 
-const FILES: &str = "models: {files: [{source: 'hf://maker/model/flux1.safetensors', to: checkpoints/}, {source: 's3://weights-of-others/style.safetensors', to: loras/}]}\n";
+const FILES: &str = "models: {files: [{source: 'hf://maker/model/flux1.safetensors', to: checkpoints/}]}\n";
 
 /// The program with the hub in the place of Hugging Face.
 fn with_hub(app: &App<'_>, hub: &Hub, args: &[&str]) -> Ran {
@@ -22,39 +22,20 @@ fn up_fetches_what_is_declared_and_locks_it() {
     hub.state().gated = true;
     let app = App::with_image(&sandbox, FILES);
     std::fs::remove_dir_all(app.path("models")).unwrap();
-    sandbox
-        .call(
-            "s3",
-            "CreateBucket",
-            json!({"Bucket": "weights-of-others", "CreateBucketConfiguration": {"LocationConstraint": REGION}}),
-        )
-        .unwrap();
-    // The sandbox reads who calls out of the signature, and checks none.
-    let signed =
-        "AWS4-HMAC-SHA256 Credential=sandbox/20260101/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=0";
-    let put = sandbox.http().put(format!("{}/weights-of-others/style.safetensors", sandbox.url));
-    let put = put
-        .header("authorization", signed)
-        .header("x-amz-date", "20260101T000000Z")
-        .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
-        .body("style")
-        .send()
-        .unwrap();
-    assert!(put.status().is_success(), "{:?}", put.text());
 
     let planned = with_hub(&app, &hub, &["plan"]).exits(2);
     assert!(planned.stderr.contains("comfy-deploy model fetch"), "{}", planned.stderr);
 
     let data = with_hub(&app, &hub, &["up", "--yes", "--output", "json"]).exits(0).data();
-    assert_eq!(data["model"]["uploaded"], json!(true), "{data}");
+    assert_eq!(data["model"]["uploaded"], data["model"]["bytes"], "{data}");
     assert_eq!(std::fs::read(app.path("models/checkpoints/flux1.safetensors")).unwrap(), weights);
     let lock = std::fs::read_to_string(app.path("comfy-deploy.lock")).unwrap();
-    assert!(lock.contains(&sha256(&weights)) && lock.contains(&sha256(b"style")), "{lock}");
+    assert!(lock.contains(&sha256(&weights)), "{lock}");
     assert!(!lock.contains(TOKEN));
 
     let listed = with_hub(&app, &hub, &["model", "ls", "--output", "json"]).exits(0).data();
     let states: Vec<&Value> = listed["files"].as_array().unwrap().iter().map(|file| &file["state"]).collect();
-    assert_eq!(states, ["locked", "locked"]);
+    assert_eq!(states, ["locked"]);
     with_hub(&app, &hub, &["model", "verify"]).exits(0);
 
     hub.state().log.clear();
@@ -113,4 +94,26 @@ fn sources_and_places_that_are_wrong_are_shown_in_the_config() {
     let ran = app.run(&["model", "ls"]).exits(0);
     assert!(ran.stderr.contains("`checkpoint` is not a model folder"), "{}", ran.stderr);
     assert!(ran.stdout.contains("not fetched"), "{}", ran.stdout);
+}
+
+#[test]
+fn an_object_in_s3_comes_as_it_is() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "");
+    let model = app.run(&["up", "--yes", "--output", "json"]).exits(0).data()["model"].clone();
+    let (bucket, key) = (model["bucket"].as_str().unwrap(), model["key"].as_str().unwrap());
+    // Any object will do, such as the one that was just made.
+    let source =
+        |key: &str| format!("models: {{files: [{{source: 's3://{bucket}/{key}', to: loras/x.safetensors}}]}}\n");
+    app.configure(&source(key));
+    app.run(&["model", "fetch"]).exits(0);
+    let came = std::fs::read(app.path("models/loras/x.safetensors")).unwrap();
+    assert_eq!(json!(came.len()), model["bytes"]);
+    let lock = std::fs::read_to_string(app.path("comfy-deploy.lock")).unwrap();
+    assert!(lock.contains(&sha256(&came)) && lock.contains("etag"), "{lock}");
+    app.run(&["model", "verify"]).exits(0);
+    app.configure(&source("nothing"));
+    std::fs::remove_file(app.path("models/loras/x.safetensors")).unwrap();
+    let error = app.run(&["model", "fetch", "--output", "json"]).exits(2).error();
+    assert!(error.to_string().contains("there is no nothing in the bucket"), "{error}");
 }
