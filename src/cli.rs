@@ -9,12 +9,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 mod config;
 mod gui;
 mod invoke;
+mod model;
 mod scale;
 mod workflow;
 
 pub use config::{ConfigAction, ConfigArgs};
 pub use gui::Gui;
 pub use invoke::{Format, Invoke};
+pub use model::{ModelAction, ModelArgs};
 pub use scale::{Scale, ScaleAction, ScheduleAction};
 pub use workflow::{WorkflowAction, WorkflowArgs};
 
@@ -220,6 +222,8 @@ pub enum Verb {
     /// request is sent again after the time it asks for, some times.
     #[command(after_help = invoke::EXAMPLES)]
     Invoke(Invoke),
+    /// The model files: fetch, lock and verify what models.files declares
+    Model(ModelArgs),
     /// Look at the workflows: check them, list them, fill one
     Workflow(WorkflowArgs),
     /// Run ComfyUI with its editor on this machine, to make workflows for the app
@@ -249,6 +253,7 @@ impl Verb {
             Verb::Destroy(_) => "destroy",
             Verb::Render(_) => "render",
             Verb::Invoke(_) => "invoke",
+            Verb::Model(_) => "model",
             Verb::Workflow(_) => "workflow",
             Verb::Gui(_) => "gui",
             Verb::Config(_) => "config",

@@ -121,7 +121,18 @@ pub struct OpenUpload {
     pub initiated: i64,
 }
 
-/// S3. Every call carries the expected bucket owner.
+/// A range of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectPart {
+    /// The bytes; fewer than asked for at the object's end.
+    pub body: Bytes,
+    /// Bytes of the whole object.
+    pub size: u64,
+    /// With its quotes.
+    pub etag: Option<String>,
+}
+
+/// S3. Every call but [`Objects::read`] carries the expected bucket owner.
 #[async_trait]
 pub trait Objects: Send + Sync {
     /// HeadBucket.
@@ -132,6 +143,23 @@ pub trait Objects: Send + Sync {
     async fn head(&self, bucket: &str, key: &str) -> Result<Option<ObjectHead>>;
     /// GetObject, for small objects.
     async fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>>;
+    /// GetObject of the bytes `from..to`, of anybody's bucket. `PreconditionFailed` if the ETag is another than
+    /// `if_match`. An implementation without ranges reads all.
+    async fn read(
+        &self,
+        bucket: &str,
+        key: &str,
+        from: u64,
+        to: u64,
+        if_match: Option<&str>,
+    ) -> Result<Option<ObjectPart>> {
+        let _ = if_match;
+        let Some(body) = self.get(bucket, key).await? else { return Ok(None) };
+        let size = body.len() as u64;
+        // Both are at most the length of what is in memory.
+        let (from, to) = (from.min(size) as usize, to.min(size) as usize);
+        Ok(Some(ObjectPart { body: body.slice(from..to.max(from)), size, etag: None }))
+    }
     /// PutObject, for small objects.
     async fn put(&self, bucket: &str, key: &str, body: Bytes, options: &PutOptions) -> Result<Written>;
     /// ListObjectsV2: keys and sizes below a prefix.

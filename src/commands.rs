@@ -5,6 +5,7 @@ pub mod destroy;
 pub mod gui;
 pub mod invoke;
 pub mod look;
+pub mod model;
 pub mod plan;
 pub mod render;
 pub mod result;
@@ -110,6 +111,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     if let Verb::Gui(args) = &cli.verb {
         return gui::run(&settings, args, ui, &Processes, ui.reporter().as_ref(), &cancel).await;
     }
+    if let Verb::Model(args) = &cli.verb {
+        return model::run(settings, args, ui, &cancel, cli.global.verbose > 1).await;
+    }
     if let Some(url) = &settings.sandbox {
         settings.sandbox = Some(sandbox::ensure(url, ui).await?);
     }
@@ -130,7 +134,12 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
         Verb::Invoke(args) => invoke::run(&context, args).await,
-        Verb::Gui(_) | Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => {
+        Verb::Model(_)
+        | Verb::Gui(_)
+        | Verb::Render(_)
+        | Verb::Config(_)
+        | Verb::Workflow(_)
+        | Verb::Completions(_) => {
             unreachable!("answered above")
         }
     };

@@ -13,6 +13,7 @@ impl Task {
             Task::Image => "image",
             Task::Function => "function",
             Task::Scan => "files",
+            Task::Fetch => "fetch",
         }
     }
 }
@@ -28,6 +29,8 @@ pub enum Task {
     Function,
     /// Reading and hashing local files.
     Scan,
+    /// Fetching model files from elsewhere.
+    Fetch,
 }
 
 /// Something the user may want to see.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::look::{self, Look, Wanted};
-use super::{Context, Done, now, result, show};
+use super::{Context, Done, model, now, result, show};
 use crate::apply::deploy::{self, Job};
 use crate::apply::failure;
 use crate::error::{Error, Kind, Result};
@@ -16,6 +16,7 @@ use crate::progress::Event;
 /// See [`crate::error::Kind`]; each says how to go on.
 pub async fn run(context: &Context<'_>) -> Result<Done> {
     let begun = Instant::now();
+    model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
     loop {
         let (look, plan) = look::planned(context, Wanted::everything(), plan::up).await?;
         match carry_out(context, "up", look, &plan).await {

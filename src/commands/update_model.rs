@@ -1,7 +1,7 @@
 //! `update-model`: a new model version, blue-green, and nothing else.
 
 use super::look::{self, Wanted};
-use super::{Context, Done, up};
+use super::{Context, Done, model, up};
 use crate::cli;
 use crate::error::Result;
 use crate::plan;
@@ -11,6 +11,7 @@ use crate::plan;
 /// # Errors
 /// As `up`.
 pub async fn run(context: &Context<'_>, _args: &cli::UpdateModel) -> Result<Done> {
+    model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
     let (look, plan) = look::planned(context, Wanted::model(), |settings, local, world| {
         plan::update_model(settings, &local.model, world)
     })

@@ -149,6 +149,9 @@ fn fill_lists(object: &mut serde_json::Map<String, Json>) {
         }
     };
     keep(object.get_mut("autoscaling").and_then(|a| a.get_mut("schedule")), &["name", "when"]);
+    if let Some(files) = object.get_mut("models").and_then(|m| m.get_mut("files")).and_then(Json::as_array_mut) {
+        files.retain(|file| file.is_string() || file.get("source").is_some());
+    }
     keep(object.get_mut("comfyui").and_then(|c| c.get_mut("custom_nodes")), &["url", "ref"]);
     if let Some(endpoint) = object.get_mut("endpoint").and_then(Json::as_object_mut)
         && endpoint.get("vpc").is_some_and(|vpc| vpc.get("subnets").is_none() || vpc.get("security_groups").is_none())

@@ -12,7 +12,7 @@ use crate::progress::{Event, Reporter};
 mod digest;
 mod walk;
 
-pub(crate) use digest::changed;
+pub(crate) use digest::{changed, read_one};
 
 /// Longest name of one file or directory, in bytes; SageMaker refuses longer ones
 /// (API reference, S3ModelDataSource).

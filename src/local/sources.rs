@@ -9,6 +9,7 @@ use super::models::{self, ModelTree};
 use super::workflows::{self, Surroundings};
 use crate::config::Packaging;
 use crate::error::{Error, Result};
+use crate::fetch;
 use crate::pack::{Layout, Manifest};
 use crate::plan::{LocalFunction, LocalImage, LocalModel};
 use crate::progress::{Event, Reporter};
@@ -43,7 +44,8 @@ pub fn model(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources
     let warmup = workflows::warmup(&settings.root, &settings.config)?;
     let mut cache = DigestCache::load(&settings.root);
     let dir = settings.root.join(&config.dir);
-    let tree = models::artifact(&dir, &config.files, warmup.as_deref(), &mut cache, settings.rehash, reporter);
+    let selection = fetch::selection(&settings.root, config)?;
+    let tree = models::artifact(&dir, &selection, warmup.as_deref(), &mut cache, settings.rehash, reporter);
     // Also after an error: what was hashed need not be hashed again.
     if let Err(e) = cache.save() {
         reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));

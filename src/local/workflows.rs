@@ -6,6 +6,7 @@ use comfy_workflow::{Finding, Known, Models, ParseError, Severity, Workflow, che
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::fetch;
 use crate::local::function::DEFAULT_WORKFLOW;
 use crate::local::models;
 
@@ -53,8 +54,14 @@ pub fn models(root: &Path, config: &Config) -> Result<Option<Models>> {
     if config.models.uri.is_some() {
         return Ok(None);
     }
-    let paths = models::paths(&root.join(&config.models.dir), &config.models.files)?;
-    Ok(Some(paths.into_iter().collect()))
+    // Files that are only declared so far will be there when the workflow runs.
+    let declared = fetch::declared(root, &config.models)?;
+    let patterns = fetch::patterns(&config.models.files);
+    let paths = match config.models.files.is_empty() || !patterns.is_empty() {
+        true => models::paths(&root.join(&config.models.dir), &patterns)?,
+        false => Vec::new(),
+    };
+    Ok(Some(paths.into_iter().chain(declared).collect()))
 }
 
 /// The workflow that new instances warm up with; none if that is off, or nothing is said and there is no default one.

@@ -115,8 +115,8 @@ pub fn resolve(cli: &Cli, ambient: &Ambient<'_>) -> Result<Settings> {
         origins.into_iter().map(|(path, origin)| (path, show::spoken(&origin, Some(&source)))).collect();
     let region = match config.region.clone() {
         Some(region) => region,
-        // Runs on this machine and asks AWS nothing.
-        None if matches!(cli.verb, Verb::Gui(_)) => String::new(),
+        // Runs on this machine and asks AWS nothing; models in S3 ask for it themselves.
+        None if matches!(cli.verb, Verb::Gui(_) | Verb::Model(_)) => String::new(),
         None => {
             let (region, origin) = ambient_region(ambient, profile.as_deref(), sandbox.is_some(), &source.name)?;
             origins.push(("region".into(), origin));

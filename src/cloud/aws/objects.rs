@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::errors::{Context, causes, code, status};
-use crate::cloud::{BucketState, Map, ObjectHead, Objects, OpenUpload, PartDone, PutOptions, Written};
+use crate::cloud::{BucketState, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Written};
 use crate::error::{Error, Result};
 
 /// The SDK counts a read timeout from the start of the request, so for a part it bounds the whole upload: 64 MiB in half
@@ -150,6 +150,37 @@ impl Objects for S3 {
             },
             // NoSuchBucket stays an error: it is a wrong name, not an absent object.
             Err(e) if code(&e) == "NoSuchKey" => Ok(None),
+            Err(e) => Err(self.context.explain("s3:GetObject", what(), &e)),
+        }
+    }
+
+    async fn read(
+        &self,
+        bucket: &str,
+        key: &str,
+        from: u64,
+        to: u64,
+        if_match: Option<&str>,
+    ) -> Result<Option<ObjectPart>> {
+        let what = || format!("cannot read {}", place(bucket, key));
+        let range = format!("bytes={from}-{}", to.saturating_sub(1));
+        let call =
+            self.client.get_object().bucket(bucket).key(key).range(range).set_if_match(if_match.map(str::to_owned));
+        match call.send().await {
+            Ok(answer) => {
+                let size = answer.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
+                let etag = answer.e_tag().map(str::to_owned);
+                let length = unsigned(answer.content_length());
+                match answer.body.collect().await {
+                    Ok(body) => Ok(Some(ObjectPart { body: body.into_bytes(), size: size.unwrap_or(length), etag })),
+                    Err(e) => Err(self.context.unreachable("s3:GetObject", what(), causes(&e))),
+                }
+            }
+            Err(e) if code(&e) == "NoSuchKey" => Ok(None),
+            // An empty object has no byte 0.
+            Err(e) if code(&e) == "InvalidRange" && from == 0 => {
+                Ok(Some(ObjectPart { body: Bytes::new(), size: 0, etag: if_match.map(str::to_owned) }))
+            }
             Err(e) => Err(self.context.explain("s3:GetObject", what(), &e)),
         }
     }

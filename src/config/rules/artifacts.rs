@@ -2,7 +2,8 @@
 
 use crate::config::problem::Problem;
 use crate::config::tree::Path;
-use crate::config::{Config, Image, Packaging};
+use crate::config::{Config, Image, ModelEntry, Packaging};
+use crate::fetch::{FOLDERS, Wanted};
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     image(config, problems);
@@ -48,7 +49,54 @@ fn image(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Sources of models, where they go, and two that go to the same place.
+fn files(config: &Config, problems: &mut Vec<Problem>) {
+    let mut places = std::collections::BTreeMap::new();
+    let root = Path::of("models.files");
+    for (n, entry) in config.models.files.iter().enumerate() {
+        let path = root.index(n);
+        let wanted = match Wanted::of(entry) {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => continue,
+            Err(wrong) => {
+                let path = match (entry, wrong.key) {
+                    (ModelEntry::File(_), Some(key)) => path.key(key),
+                    _ => path,
+                };
+                let what = format!("`{path}` is not {}", wrong.meant);
+                problems.push(Problem::error(path, what).label(wrong.mistake.what).help(wrong.mistake.help));
+                continue;
+            }
+        };
+        if !wanted.place.is_known() {
+            let (path, top) =
+                (if matches!(entry, ModelEntry::File(_)) { path.key("to") } else { path.clone() }, wanted.place.top());
+            problems.push(
+                Problem::warning(path, format!("`{top}` is not a model folder of ComfyUI"))
+                    .label("only a custom node can look there")
+                    .help(format!("Folders of ComfyUI: {}.", FOLDERS.join(", "))),
+            );
+        }
+        let key = wanted.place.path().unwrap_or_else(|| wanted.source.to_string());
+        if let Some(first) = places.insert(key.clone(), n) {
+            problems.push(
+                Problem::error(path.clone(), format!("`{path}` is the same file as `{}`", root.index(first)))
+                    .label("twice")
+                    .help(format!("Both are {key}. Remove one, or give it another name with `to`.")),
+            );
+        }
+    }
+    if let (Some(_), Some(first)) = (&config.models.uri, places.values().min()) {
+        problems.push(
+            Problem::warning(root.index(*first), "`models.files` is not used, because `models.uri` is set")
+                .label("not fetched")
+                .help("An artifact made elsewhere is used as it is. Remove one of the two."),
+        );
+    }
+}
+
 fn models(config: &Config, problems: &mut Vec<Problem>) {
+    files(config, problems);
     let Some(uri) = &config.models.uri else { return };
     let (fits, allowed) = match config.models.packaging {
         Packaging::Tar => (uri.ends_with(".tar.gz") || uri.ends_with(".tgz"), "s3://bucket/key.tar.gz"),

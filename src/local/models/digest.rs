@@ -88,8 +88,8 @@ fn read_all(found: &[Found], wanted: &[usize], reporter: &dyn Reporter) -> Resul
     results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// `None` when `progress` said to stop.
-pub(super) fn read_one(
+/// All digests of a file; `None` when `progress` said to stop.
+pub(crate) fn read_one(
     path: &Path,
     stamp: &Stamp,
     buffer: &mut [u8],

@@ -1,0 +1,56 @@
+//! `model`.
+
+use clap::{Args, Subcommand};
+
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  comfy-deploy model fetch                        what models.files declares and is not here yet
+  HF_TOKEN=... comfy-deploy model fetch           with access to gated models
+  comfy-deploy model fetch --output json          what came, as data
+
+Interrupted, the same command continues. Variables: HF_TOKEN, HF_ENDPOINT, CIVITAI_API_TOKEN.";
+
+const LOCK_EXAMPLES: &str = "\
+Examples:
+  comfy-deploy model lock                         lock what is declared and not locked yet
+  comfy-deploy model lock --upgrade               lock everything anew, as the sources are now
+  comfy-deploy model lock --upgrade checkpoints/flux1-dev-fp8.safetensors
+                                                  one file; `model ls` shows the names";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  comfy-deploy model verify                       exit code 1 if a file is missing or differs";
+
+/// `model`.
+#[derive(Debug, Clone, Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct ModelArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ModelAction,
+}
+
+/// What `model` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ModelAction {
+    /// Fetch the model files that the config declares and that are not here yet
+    ///
+    /// From Hugging Face, Civitai, the web and S3 into models.dir: in ranges side by side, continued after a break,
+    /// verified by sha256. comfy-deploy.lock keeps what came, and from then on the same bytes come or an error. `up`
+    /// does this by itself.
+    #[command(after_help = FETCH_EXAMPLES)]
+    Fetch,
+    /// Read every declared file and compare it with comfy-deploy.lock
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify,
+    /// List the declared files: where they go, how large they are, whether they are locked and here
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Lock what the sources are now, without fetching where their hub tells the sha256
+    #[command(after_help = LOCK_EXAMPLES)]
+    Lock {
+        /// Lock these files anew, or all of them, as their sources are now
+        #[arg(long, value_name = "FILE", num_args = 0..)]
+        upgrade: Option<Vec<String>>,
+    },
+}

@@ -1,0 +1,209 @@
+//! `model`: fetch, verify, ls, lock.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Done, sandbox};
+use crate::apply::Cancel;
+use crate::apply::pace::interrupted;
+use crate::cli::{ModelAction, ModelArgs};
+use crate::cloud::Objects;
+use crate::cloud::aws::{self, Connection};
+use crate::error::{Error, Kind, Result};
+use crate::fetch::{self, Access, Fetched, Hubs, Job, Source, State, Status, http};
+use crate::local::cache::DigestCache;
+use crate::local::models;
+use crate::progress::units::bytes;
+use crate::progress::{Event, Reporter};
+use crate::settings::Settings;
+use crate::ui::Ui;
+
+/// Runs it.
+///
+/// # Errors
+/// The verb's.
+pub async fn run(mut settings: Settings, args: &ModelArgs, ui: &Ui, cancel: &Cancel, verbose: bool) -> Result<Done> {
+    match &args.action {
+        ModelAction::Ls => ls(&settings, ui),
+        ModelAction::Verify => verify(&settings, ui, cancel).await,
+        ModelAction::Fetch | ModelAction::Lock { .. } => {
+            let objects = objects(&mut settings, ui, verbose).await?;
+            let reporter = ui.reporter();
+            let access = access(objects)?;
+            let job = job(&settings, &access, &reporter);
+            let work = async {
+                match &args.action {
+                    ModelAction::Lock { upgrade } => fetch::lock(&job, upgrade.as_deref()).await,
+                    _ => fetch::fetch(&job).await,
+                }
+            };
+            let fetched = until(cancel, work).await?;
+            Ok(described(&fetched, matches!(args.action, ModelAction::Lock { .. })))
+        }
+    }
+}
+
+/// Fetches what `up` and `update-model` are about to pack; nothing if the config declares nothing.
+///
+/// # Errors
+/// See [`fetch::fetch`].
+pub async fn bring(
+    settings: &Settings,
+    objects: Arc<dyn Objects>,
+    reporter: &Arc<dyn Reporter>,
+    cancel: &Cancel,
+) -> Result<()> {
+    if settings.config.models.uri.is_some() || fetch::wanted(&settings.config.models.files).is_empty() {
+        return Ok(());
+    }
+    let access = access(Some(objects))?;
+    let fetched = until(cancel, fetch::fetch(&job(settings, &access, reporter))).await?;
+    if fetched.lock_changed {
+        reporter.report(Event::Note("comfy-deploy.lock was written; commit it".into()));
+    }
+    Ok(())
+}
+
+async fn until<R>(cancel: &Cancel, work: impl Future<Output = Result<R>>) -> Result<R> {
+    tokio::select! {
+        done = work => done,
+        () = cancel.wait() => Err(interrupted().why("what was fetched so far is kept").next("run the same command again: it continues")),
+    }
+}
+
+fn access(objects: Option<Arc<dyn Objects>>) -> Result<Access> {
+    let hubs = Hubs::from_environment(&|name| std::env::var(name).ok())?;
+    Ok(Access::new(Arc::new(http::Web::new()?), objects, hubs))
+}
+
+fn job<'a>(settings: &'a Settings, access: &'a Access, reporter: &'a Arc<dyn Reporter>) -> Job<'a> {
+    Job { root: &settings.root, config: &settings.config, access, reporter }
+}
+
+/// A connection to S3, only if a source is there: fetching from elsewhere needs no account.
+async fn objects(settings: &mut Settings, ui: &Ui, verbose: bool) -> Result<Option<Arc<dyn Objects>>> {
+    let in_s3 = |wanted: &fetch::Wanted| matches!(wanted.source, Source::S3 { .. });
+    if !fetch::wanted(&settings.config.models.files).iter().any(in_s3) {
+        return Ok(None);
+    }
+    if settings.region.is_empty() {
+        return Err(Error::usage("models.files names objects in S3, and there is no region")
+            .next("set it: region: in the config, --region or AWS_REGION"));
+    }
+    if let Some(url) = &settings.sandbox {
+        settings.sandbox = Some(sandbox::ensure(url, ui).await?);
+    }
+    let connection = Connection {
+        region: settings.region.clone(),
+        profile: settings.profile.clone(),
+        sandbox: settings.sandbox.clone(),
+        verbose,
+    };
+    Ok(Some(aws::connect(&connection).await?.objects))
+}
+
+fn described(fetched: &Fetched, locking: bool) -> Done {
+    let mut text = String::new();
+    for (path, size) in &fetched.fetched {
+        text += &format!("fetched {path}, {}\n", bytes(*size));
+    }
+    if fetched.fetched.is_empty() && !locking {
+        text += match fetched.kept.len() {
+            0 => "models.files declares nothing to fetch.\n".to_owned(),
+            1 => "The declared file is here.\n".to_owned(),
+            n => format!("All {n} declared files are here.\n"),
+        }
+        .as_str();
+    }
+    text += if fetched.lock_changed {
+        "comfy-deploy.lock was written; commit it.\n"
+    } else {
+        "comfy-deploy.lock is up to date.\n"
+    };
+    let data = json!({
+        "fetched": fetched.fetched.iter().map(|(path, size)| json!({"path": path, "bytes": size})).collect::<Vec<_>>(),
+        "kept": fetched.kept,
+        "lock_changed": fetched.lock_changed,
+    });
+    Done::new(text, data)
+}
+
+fn ls(settings: &Settings, ui: &Ui) -> Result<Done> {
+    let all = fetch::status(&settings.root, &settings.config)?;
+    if all.is_empty() {
+        return Ok(Done::new("models.files declares nothing to fetch.", json!({"files": []})));
+    }
+    let row = |one: &Status| {
+        let name = match &one.path {
+            Some(path) => path.strip_prefix(&format!("{}/", one.wanted.place.folder)).unwrap_or(path).to_owned(),
+            None => "?".into(),
+        };
+        let size = one.size.map_or("?".into(), bytes);
+        vec![name, one.wanted.place.folder.clone(), size, one.state.word().to_owned(), one.wanted.source.to_string()]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    let text = ui.table(&["name", "folder", "size", "state", "source"], &rows);
+    Ok(Done::new(text, json!({"files": all.iter().map(as_data).collect::<Vec<_>>()})))
+}
+
+fn as_data(one: &Status) -> Value {
+    json!({
+        "path": one.path,
+        "folder": one.wanted.place.folder,
+        "source": one.wanted.source.to_string(),
+        "bytes": one.size,
+        "sha256": one.locked.as_ref().map(|locked| &locked.sha256),
+        "commit": one.locked.as_ref().and_then(|locked| locked.commit.as_ref()),
+        "state": one.state.word(),
+    })
+}
+
+/// Reads every file anew, whatever the cache says of it.
+async fn verify(settings: &Settings, ui: &Ui, cancel: &Cancel) -> Result<Done> {
+    let all = fetch::status(&settings.root, &settings.config)?;
+    let here = |one: &&Status| matches!(one.state, State::Locked | State::Local | State::Changed);
+    let globs: Vec<String> =
+        all.iter().filter(here).filter_map(|one| one.path.as_deref().map(fetch::exactly)).collect();
+    let mut digests = std::collections::BTreeMap::new();
+    if !globs.is_empty() {
+        let (root, dir) = (settings.root.clone(), settings.root.join(&settings.config.models.dir));
+        let reporter = ui.reporter();
+        let scan = tokio::task::spawn_blocking(move || {
+            let mut cache = DigestCache::load(&root);
+            let tree = models::scan(&dir, &globs, &mut cache, true, reporter.as_ref());
+            // What was read need not be read again; a cache that cannot be written costs only time.
+            let _ = cache.save();
+            tree
+        });
+        let tree =
+            until(cancel, async { scan.await.map_err(|e| Error::failed(format!("reading broke off: {e}")))? }).await?;
+        digests.extend(tree.files.into_iter().map(|file| (file.path, hex::encode(file.digest.sha256))));
+        ui.finish();
+    }
+    let (mut text, mut data, mut bad) = (String::new(), Vec::new(), 0);
+    for one in &all {
+        let found = one.path.as_ref().and_then(|path| digests.get(path));
+        let verdict = match (&one.locked, found) {
+            (Some(locked), Some(found)) if *found == locked.sha256 => "good",
+            (Some(_), Some(_)) => "differs",
+            (_, None) => "missing",
+            (None, Some(_)) => "not locked",
+        };
+        bad += usize::from(verdict != "good");
+        let name = one.path.clone().unwrap_or_else(|| one.wanted.source.to_string());
+        text += &format!("{name}: {verdict}\n");
+        data.push(json!({"path": one.path, "verdict": verdict, "sha256": found, "locked": one.locked.as_ref().map(|l| &l.sha256)}));
+    }
+    if all.is_empty() {
+        text += "models.files declares nothing to verify.\n";
+    }
+    if bad > 0 {
+        text += "Put it right with: comfy-deploy model fetch\n";
+    }
+    let mut done = Done::new(text, json!({"files": data, "bad": bad}));
+    if bad > 0 {
+        done.exit_code = Kind::Failed.exit_code();
+    }
+    Ok(done)
+}
