@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+mod model;
 mod workflow;
 
+pub use model::{ModelAction, ModelArgs};
 pub use workflow::{WorkflowAction, WorkflowArgs};
 
 const STYLES: Styles = Styles::styled()
@@ -230,6 +232,8 @@ pub enum Verb {
     /// Print the CloudFormation templates and parameters exactly as they would be sent
     #[command(after_help = RENDER_EXAMPLES)]
     Render(Render),
+    /// Pack the models, or upload them without deploying
+    Model(ModelArgs),
     /// Look at the workflows: check them, list them, fill one
     Workflow(WorkflowArgs),
     /// Run ComfyUI with its editor on this machine, to make workflows for the app
@@ -258,6 +262,7 @@ impl Verb {
             Verb::Scale(_) => "scale",
             Verb::Destroy(_) => "destroy",
             Verb::Render(_) => "render",
+            Verb::Model(_) => "model",
             Verb::Workflow(_) => "workflow",
             Verb::Gui(_) => "gui",
             Verb::Config(_) => "config",

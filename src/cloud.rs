@@ -6,6 +6,8 @@
 //! never an error.
 
 pub mod aws;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod observe;
 
 use std::collections::BTreeMap;

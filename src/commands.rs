@@ -4,6 +4,8 @@ pub mod config;
 pub mod destroy;
 pub mod gui;
 pub mod look;
+pub mod model_pack;
+pub mod model_push;
 pub mod plan;
 pub mod render;
 pub mod result;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::apply::{Cancel, Run};
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, ModelAction, ModelArgs, Verb};
 use crate::cloud::Cloud;
 use crate::cloud::aws::{self, Connection};
 use crate::container::Processes;
@@ -93,6 +95,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     match &cli.verb {
         Verb::Config(args) => return config::run(cli, args, ui),
         Verb::Workflow(args) => return workflow::run(cli, args, ui),
+        Verb::Model(ModelArgs { action: ModelAction::Pack { dir, out } }) => {
+            return model_pack::run(cli, dir.as_deref(), out, ui);
+        }
         Verb::Completions(args) => {
             let script = String::from_utf8_lossy(&crate::cli::completions(args.shell)).into_owned();
             return Ok(Done::new(script, Value::Null));
@@ -128,7 +133,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::UpdateModel(args) => update_model::run(&context, args).await,
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
-        Verb::Gui(_) | Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => {
+        Verb::Model(ModelArgs { action: ModelAction::Push { dry_run, .. } }) => model_push::run(&context, *dry_run).await,
+        Verb::Model(ModelArgs { action: ModelAction::Pack { .. } })
+        | Verb::Gui(_) | Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => {
             unreachable!("answered above")
         }
     };

@@ -20,6 +20,7 @@ mod layout;
 mod manifest;
 mod read;
 mod tar;
+mod write;
 
 pub use archive::Archive;
 pub use changes::PlannedPart;
@@ -27,6 +28,7 @@ pub use files::FileParts;
 pub use index::{Index, IndexFile};
 pub use layout::Layout;
 pub use manifest::{ARCHIVE, Codec, INDEX, Manifest, ManifestFile};
+pub use write::write;
 
 #[cfg(test)]
 mod tests;

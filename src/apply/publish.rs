@@ -256,3 +256,6 @@ async fn older_files(objects: &dyn Objects, artifact: &Artifact, own: &str) -> R
 fn source(key: &str, head: ObjectHead) -> Option<CopySource> {
     Some(CopySource { key: key.to_owned(), etag: head.etag?, version_id: head.version_id })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::changes::Stretch;
-use super::layout::{content_len, header_segment};
+use super::layout::{content_len, end_len, header_segment};
 use super::manifest::{Codec, FORMAT};
 use super::gzip;
 use crate::error::{Error, Result};
@@ -60,7 +60,8 @@ impl Index {
     /// of no use, and nothing is copied.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let index: Index = serde_json::from_slice(text).ok()?;
-        (index.format == FORMAT && index.stretches()?.last()?.range.end == index.size).then_some(index)
+        let end = index.stretches()?.last()?.range.clone();
+        (index.format == FORMAT && end.end - end.start == end_len()).then_some(index)
     }
 
     /// The text to keep.
@@ -89,6 +90,10 @@ impl Index {
                 range: at..at.checked_add(header)?,
             });
             at += header;
+            // No file is larger than any object can be; beyond that the arithmetic would end.
+            if file.size > 1 << 50 {
+                return None;
+            }
             if file.start != at || file.length != content_len(file.size) {
                 return None;
             }

@@ -62,7 +62,7 @@ impl Layout {
             crc32 = combine(crc32, u64::from(file.digest.crc32), size);
             crc32 = combine(crc32, zeros_crc(padding), padding);
         }
-        row.push(gzip::framed(tar::END) + gzip::TRAILER, Kind::End);
+        row.push(end_len(), Kind::End);
         crc32 = combine(crc32, zeros_crc(tar::END), tar::END);
         // A CRC-32 in a u64.
         Layout { total: row.at, segments: row.segments, plain: plain + tar::END, crc32: crc32 as u32 }
@@ -125,6 +125,11 @@ pub(super) fn header_segment(path: &str, mode: u32, size: u64) -> Vec<u8> {
 /// Bytes of the segment of a file's content, as it is kept when it is stored.
 pub(super) fn content_len(size: u64) -> u64 {
     gzip::framed(size + tar::padding(size))
+}
+
+/// Bytes of the last segment.
+pub(super) fn end_len() -> u64 {
+    gzip::framed(tar::END) + gzip::TRAILER
 }
 
 fn combine(first: u64, second: u64, second_len: u64) -> u64 {

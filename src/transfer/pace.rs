@@ -38,8 +38,8 @@ impl Pace {
         }
     }
 
-    /// Lanes that may be in use.
-    pub(super) fn open(&self) -> usize {
+    #[cfg(test)]
+    fn open(&self) -> usize {
         self.state().open
     }
 
