@@ -14,6 +14,7 @@ mod image_locks;
 mod interrupted;
 mod oci;
 mod probe;
+mod push;
 mod stand_in;
 mod support;
 mod transcripts;
