@@ -133,9 +133,15 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::UpdateModel(args) => update_model::run(&context, args).await,
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
-        Verb::Model(ModelArgs { action: ModelAction::Push { dry_run, .. } }) => model_push::run(&context, *dry_run).await,
+        Verb::Model(ModelArgs { action: ModelAction::Push { dry_run, .. } }) => {
+            model_push::run(&context, *dry_run).await
+        }
         Verb::Model(ModelArgs { action: ModelAction::Pack { .. } })
-        | Verb::Gui(_) | Verb::Render(_) | Verb::Config(_) | Verb::Workflow(_) | Verb::Completions(_) => {
+        | Verb::Gui(_)
+        | Verb::Render(_)
+        | Verb::Config(_)
+        | Verb::Workflow(_)
+        | Verb::Completions(_) => {
             unreachable!("answered above")
         }
     };

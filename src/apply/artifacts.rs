@@ -85,6 +85,7 @@ async fn model(
         tree: tree.ok_or_else(|| lost("the model tree"))?,
         packaging: settings.config.models.packaging,
         kms_key_arn: settings.config.storage.kms_key_arn.clone(),
+        now: jiff::Timestamp::now().as_second(),
     };
     let objects = run.cloud.objects.clone();
     let prepared = publish::prepare(objects.clone(), artifact, run.reporter.as_ref()).await?;

@@ -26,6 +26,9 @@ const LOOKS: usize = 8;
 /// A smaller file is sent sooner than it is found and copied.
 const COPY_FROM: u64 = 1 << 20;
 
+/// Seconds after which an upload of other models is taken as left behind: longer than any upload that still runs.
+const STALE: i64 = 24 * 60 * 60;
+
 /// What is to be published, and where.
 #[derive(Clone)]
 pub struct Artifact {
@@ -37,6 +40,8 @@ pub struct Artifact {
     pub packaging: Packaging,
     /// SSE-KMS with this key.
     pub kms_key_arn: Option<String>,
+    /// Seconds since 1970.
+    pub now: i64,
 }
 
 /// An artifact with a decision for every byte of it: copied or sent. Nothing was written yet.
@@ -95,6 +100,7 @@ pub async fn prepare(objects: Arc<dyn Objects>, artifact: Artifact, reporter: &d
 /// As [`transfer::upload`].
 pub async fn publish(objects: Arc<dyn Objects>, prepared: Prepared, reporter: &dyn Reporter) -> Result<Uploaded> {
     let Prepared { artifact, key, what, .. } = prepared;
+    abandon(objects.as_ref(), &artifact, &key, reporter).await;
     let manifest = Manifest::of(&artifact.tree);
     let metadata = Map::from([("comfy-deploy-id".to_owned(), manifest.identity()?)]);
     let put = PutOptions { metadata, kms_key_arn: artifact.kms_key_arn, ..PutOptions::default() };
@@ -109,6 +115,28 @@ pub async fn publish(objects: Arc<dyn Objects>, prepared: Prepared, reporter: &d
             let (last, body) = (manifest.manifest_key()?, Bytes::from(manifest.canonical()?));
             transfer::upload_files(objects, &artifact.bucket, files, (&last, body), &options, reporter).await
         }
+    }
+}
+
+/// Aborts uploads of other models that nobody has gone on with for a day: their parts are billed. As well as it can.
+async fn abandon(objects: &dyn Objects, artifact: &Artifact, own: &str, reporter: &dyn Reporter) {
+    let open = match objects.open_uploads(&artifact.bucket, PREFIX).await {
+        Ok(open) => open,
+        Err(e) => return tracing::debug!("unfinished uploads are not looked at: {e}"),
+    };
+    let mut aborted = 0;
+    for upload in open {
+        if upload.key.starts_with(own) || upload.initiated > artifact.now - STALE {
+            continue;
+        }
+        match objects.abort_upload(&artifact.bucket, &upload.key, &upload.upload_id).await {
+            Ok(()) => aborted += 1,
+            Err(e) => tracing::debug!(key = upload.key, "an unfinished upload stays: {e}"),
+        }
+    }
+    if aborted > 0 {
+        reporter
+            .report(Event::Note(format!("{aborted} unfinished uploads of other models, older than a day, aborted")));
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct State {
     /// Operations in order, parts with their numbers.
     pub(crate) calls: Vec<String>,
     pub(crate) begun: u32,
+    /// When uploads began, where that is not 1970.
+    pub(crate) initiated: BTreeMap<String, i64>,
     /// Whether parts have the sizes that S3 asks for.
     pub(crate) strict: bool,
     /// A key that another run creates just before it is completed here.
@@ -211,7 +213,12 @@ impl Objects for Fake {
     async fn open_uploads(&self, _: &str, prefix: &str) -> Result<Vec<OpenUpload>> {
         let state = self.state();
         let under = state.uploads.iter().filter(|(_, (key, _))| key.starts_with(prefix));
-        Ok(under.map(|(id, (key, _))| OpenUpload { key: key.clone(), upload_id: id.clone(), initiated: 0 }).collect())
+        let open = |(id, (key, _)): (&String, &(String, Parts))| OpenUpload {
+            key: key.clone(),
+            upload_id: id.clone(),
+            initiated: state.initiated.get(id).copied().unwrap_or(0),
+        };
+        Ok(under.map(open).collect())
     }
 
     async fn parts(&self, _: &str, _: &str, id: &str) -> Result<Vec<PartDone>> {

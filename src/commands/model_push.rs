@@ -38,6 +38,7 @@ pub async fn run(context: &Context<'_>, dry_run: bool) -> Result<Done> {
         tree: tree.clone(),
         packaging: settings.config.models.packaging,
         kms_key_arn: settings.config.storage.kms_key_arn.clone(),
+        now: jiff::Timestamp::now().as_second(),
     };
     let objects = context.cloud.objects.clone();
     let reporter = context.reporter.as_ref();

@@ -186,9 +186,9 @@ impl Archive {
                 Kind::Header(n) => sum(&header_bytes(&self.tree.files[n])),
                 Kind::End => sum(&self.layout.end()),
                 Kind::Content(n) => {
-                    let sum = self.content_crc(n, segment).ok_or_else(|| {
-                        Error::failed(format!("{} was packed in part only", self.tree.files[n].path))
-                    })?;
+                    let sum = self
+                        .content_crc(n, segment)
+                        .ok_or_else(|| Error::failed(format!("{} was packed in part only", self.tree.files[n].path)))?;
                     contents.insert(n, (segment, sum));
                     sum
                 }

@@ -49,11 +49,7 @@ pub(super) struct Stretch<K> {
 /// The parts of the new object: copied where the old one has the same bytes, and sent in parts of at most `part_size`
 /// bytes (10 MiB or more) elsewhere. `None` if nothing is worth copying. Both objects are rows of stretches without
 /// gaps, from 0.
-pub(super) fn parts<K: Eq + Hash>(
-    new: &[Stretch<K>],
-    old: &[Stretch<K>],
-    part_size: u64,
-) -> Option<Vec<PlannedPart>> {
+pub(super) fn parts<K: Eq + Hash>(new: &[Stretch<K>], old: &[Stretch<K>], part_size: u64) -> Option<Vec<PlannedPart>> {
     let runs = matched(new, old);
     let total = runs.last().map_or(0, |r| r.range.end);
     // Copying less costs bytes but saves parts, and copying nothing always fits.
@@ -143,10 +139,8 @@ fn cut(run: &PlannedPart, copy: u64, send: u64) -> impl Iterator<Item = PlannedP
     let (start, from) = (run.range.start, run.copy);
     // Products in 128 bits: a length of terabytes times thousands of parts.
     let edge = move |n: u64| (u128::from(len) * u128::from(n) / u128::from(count.max(1))) as u64;
-    (0..count).map(move |n| PlannedPart {
-        range: start + edge(n)..start + edge(n + 1),
-        copy: from.map(|at| at + edge(n)),
-    })
+    (0..count)
+        .map(move |n| PlannedPart { range: start + edge(n)..start + edge(n + 1), copy: from.map(|at| at + edge(n)) })
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::changes::Stretch;
+use super::gzip;
 use super::layout::{content_len, end_len, header_segment};
 use super::manifest::{Codec, FORMAT};
-use super::gzip;
 use crate::error::{Error, Result};
 
 /// What is in an archive, and where.
@@ -49,10 +49,20 @@ pub struct IndexFile {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Holds {
     Magic,
-    Header { path: String, mode: u32, size: u64 },
-    Content { sha256: String, size: u64, codec: Codec },
+    Header {
+        path: String,
+        mode: u32,
+        size: u64,
+    },
+    Content {
+        sha256: String,
+        size: u64,
+        codec: Codec,
+    },
     /// The end holds sums of everything before it: it is never equal.
-    End { size: u64 },
+    End {
+        size: u64,
+    },
 }
 
 impl Index {

@@ -252,15 +252,7 @@ impl Objects for Forgetful {
         self.0.fetch_add(size, Ordering::SeqCst);
         Ok(PartDone { number, etag: String::new(), size, crc64nvme: crc.into() })
     }
-    async fn copy_part(
-        &self,
-        _: &str,
-        _: &str,
-        _: &str,
-        _: u32,
-        _: &CopySource,
-        _: Range<u64>,
-    ) -> Result<PartDone> {
+    async fn copy_part(&self, _: &str, _: &str, _: &str, _: u32, _: &CopySource, _: Range<u64>) -> Result<PartDone> {
         unreachable!("nothing is copied here")
     }
     async fn copy(&self, _: &str, _: &str, _: &CopySource, _: &PutOptions) -> Result<Option<String>> {

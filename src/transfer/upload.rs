@@ -123,11 +123,8 @@ impl<'a> Sender<'a> {
         let mut source = source.clone();
         for _ in 0..ROUNDS {
             let before = self.done.load(Ordering::Relaxed);
-            let sent = if source.count() == 1 {
-                self.single(key, &source).await
-            } else {
-                self.multipart(key, &source).await
-            };
+            let sent =
+                if source.count() == 1 { self.single(key, &source).await } else { self.multipart(key, &source).await };
             match sent {
                 Ok(uploaded) => return Ok(uploaded),
                 Err(Stop::Source(e)) => return Err(e),
@@ -181,7 +178,8 @@ impl<'a> Sender<'a> {
         let _lane = self.pace.lane().await.map_err(Stop::Service)?;
         let again = |e: &Error| self.again(e) || conflict(e);
         let put = || self.objects.put(self.bucket, key, part.body.clone(), &self.put);
-        let written = retrying(self.options.attempts, self.options.back_off, again, put).await.map_err(Stop::Service)?;
+        let written =
+            retrying(self.options.attempts, self.options.back_off, again, put).await.map_err(Stop::Service)?;
         self.pace.went_well();
         let bytes = part.body.len() as u64;
         self.progress(bytes);

@@ -32,7 +32,7 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) {
 
 fn artifact(dir: &Path, packaging: Packaging) -> Artifact {
     let tree = Arc::new(scan(dir, &[], &mut DigestCache::in_memory(), false, &Silent).unwrap());
-    Artifact { bucket: "b".into(), tree, packaging, kms_key_arn: None }
+    Artifact { bucket: "b".into(), tree, packaging, kms_key_arn: None, now: 2 * STALE }
 }
 
 async fn push(fake: &Arc<Fake>, dir: &Path, packaging: Packaging) -> (String, u64, Uploaded) {
@@ -140,6 +140,23 @@ async fn files_are_copied_one_by_one() {
     for file in &artifact(dir.path(), Packaging::Uncompressed).tree.files {
         assert!(state.objects[&format!("{prefix}{}", file.path)].0 == std::fs::read(&file.source).unwrap());
     }
+}
+
+#[tokio::test]
+async fn old_uploads_of_other_models_are_aborted_and_of_nothing_else() {
+    let dir = models();
+    let fake = Fake::with(|s| {
+        for (id, key, at) in [
+            ("old", "models/ffffffffffffffffffffffff/model.tar.gz", STALE - 1),
+            ("young", "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz", STALE + 1),
+            ("foreign", "elsewhere/model.tar.gz", 0),
+        ] {
+            s.uploads.insert(id.into(), (key.into(), BTreeMap::new()));
+            s.initiated.insert(id.into(), at);
+        }
+    });
+    push(&fake, dir.path(), Packaging::Tar).await;
+    assert_eq!(fake.state().uploads.keys().collect::<Vec<_>>(), ["foreign", "young"]);
 }
 
 /// One change of a tree.

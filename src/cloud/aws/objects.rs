@@ -325,7 +325,8 @@ impl Objects for S3 {
         source: &CopySource,
         range: Range<u64>,
     ) -> Result<PartDone> {
-        let what = || format!("cannot copy part {number} of {} from {}", place(bucket, key), place(bucket, &source.key));
+        let what =
+            || format!("cannot copy part {number} of {} from {}", place(bucket, key), place(bucket, &source.key));
         let size = range.end.saturating_sub(range.start);
         let call = self
             .client
