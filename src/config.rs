@@ -193,11 +193,22 @@ pub struct Models {
     pub uri: Option<String>,
     /// How the artifact is published.
     pub packaging: Packaging,
+    /// Workflow that every new instance runs before it takes requests, so that nobody waits for the model to load: a file
+    /// of `workflows`, or `off`. It travels in the artifact. Without this key workflow_api.json, if there is one.
+    #[schemars(length(min = 1))]
+    pub warmup: Option<String>,
 }
 
 impl Default for Models {
     fn default() -> Self {
-        Models { version: "v1".into(), dir: "models".into(), files: Vec::new(), uri: None, packaging: Packaging::Tar }
+        Models {
+            version: "v1".into(),
+            dir: "models".into(),
+            files: Vec::new(),
+            uri: None,
+            packaging: Packaging::Tar,
+            warmup: None,
+        }
     }
 }
 

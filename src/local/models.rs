@@ -53,7 +53,25 @@ impl ModelTree {
     }
 }
 
-/// Lists and digests the files of `dir`.
+/// Where the container looks for the workflow that it runs once before it reports healthy. The only hidden file that
+/// belongs to the artifact.
+pub const WARMUP: &str = ".comfy-deploy/warmup.json";
+
+/// Lists and digests the files of `dir`: [`artifact`] without a warm-up workflow.
+///
+/// # Errors
+/// As there.
+pub fn scan(
+    dir: &Path,
+    globs: &[String],
+    cache: &mut DigestCache,
+    rehash: bool,
+    reporter: &dyn Reporter,
+) -> Result<ModelTree> {
+    artifact(dir, globs, None, cache, rehash, reporter)
+}
+
+/// Lists and digests the files of `dir`, and `warmup` as [`WARMUP`] unless `dir` has that file itself.
 ///
 /// Hidden names are left out, but for `.comfy-deploy/warmup.json`. With `globs` (the syntax of .gitignore, `!` excludes,
 /// a directory stands for all in it) only the files they select are taken. Blocking; run it outside the async threads.
@@ -63,9 +81,10 @@ impl ModelTree {
 /// A missing or empty directory, a glob that selects nothing, a link that leaves the directory, dangles or loops,
 /// anything that is neither file nor directory, a name that cannot be published, a file that cannot be read or
 /// that changes meanwhile.
-pub fn scan(
+pub fn artifact(
     dir: &Path,
     globs: &[String],
+    warmup: Option<&Path>,
     cache: &mut DigestCache,
     rehash: bool,
     reporter: &dyn Reporter,
@@ -76,7 +95,12 @@ pub fn scan(
             .why("hidden files do not count")
             .next("put the models in it, for example checkpoints/model.safetensors, or set models.dir or models.uri"));
     }
-    let selected = select(found, globs)?;
+    let mut selected = select(found, globs)?;
+    if let Some(warmup) = warmup
+        && let Err(place) = selected.binary_search_by(|file| file.path.as_bytes().cmp(WARMUP.as_bytes()))
+    {
+        selected.insert(place, walk::single(warmup, WARMUP)?);
+    }
     for pair in case_collisions(selected.iter().map(|f| f.path.as_str())) {
         reporter.report(Event::Warning(format!(
             "{} and {} differ only in upper and lower case; somebody who unpacks the artifact on macOS or Windows loses one",

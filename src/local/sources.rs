@@ -40,8 +40,10 @@ pub fn model(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources
             named.ok_or_else(|| Error::usage(format!("models.uri is {uri}")).why("it must be s3://bucket/key"))?;
         return Ok(LocalModel::External { bucket: bucket.into(), key: key.into() });
     }
+    let warmup = workflows::warmup(&settings.root, &settings.config)?;
     let mut cache = DigestCache::load(&settings.root);
-    let tree = models::scan(&settings.root.join(&config.dir), &config.files, &mut cache, settings.rehash, reporter);
+    let dir = settings.root.join(&config.dir);
+    let tree = models::artifact(&dir, &config.files, warmup.as_deref(), &mut cache, settings.rehash, reporter);
     // Also after an error: what was hashed need not be hashed again.
     if let Err(e) = cache.save() {
         reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));

@@ -6,6 +6,7 @@ use comfy_workflow::{Finding, Known, Models, ParseError, Severity, Workflow, che
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::local::function::DEFAULT_WORKFLOW;
 use crate::local::models;
 
 /// How to get a workflow in API format.
@@ -54,6 +55,26 @@ pub fn models(root: &Path, config: &Config) -> Result<Option<Models>> {
     }
     let paths = models::paths(&root.join(&config.models.dir), &config.models.files)?;
     Ok(Some(paths.into_iter().collect()))
+}
+
+/// The workflow that new instances warm up with; none if that is off, or nothing is said and there is no default one.
+///
+/// # Errors
+/// `models.warmup` names a file that is not there.
+pub fn warmup(root: &Path, config: &Config) -> Result<Option<PathBuf>> {
+    let dir = root.join(&config.workflows);
+    match config.models.warmup.as_deref() {
+        Some("off") => Ok(None),
+        Some(name) => {
+            let file = if name.ends_with(".json") { dir.join(name) } else { dir.join(format!("{name}.json")) };
+            if !file.is_file() {
+                return Err(Error::usage(format!("models.warmup: there is no workflow {}", file.display()))
+                    .next("name a file of the workflows directory, or set models.warmup: off"));
+            }
+            Ok(Some(file))
+        }
+        None => Ok(Some(dir.join(DEFAULT_WORKFLOW)).filter(|file| file.is_file())),
+    }
 }
 
 /// A workflow that was checked.

@@ -28,8 +28,6 @@ pub(crate) struct App {
     pub(crate) pace: Pace,
     /// For each request that may wait or run.
     pub(crate) places: Arc<Semaphore>,
-    /// For each picture that is converted at a time.
-    pub(crate) encoders: Arc<Semaphore>,
     pub(crate) max_queue: u32,
     pub(crate) max_body: usize,
     pub(crate) jpeg_quality: u8,
@@ -49,14 +47,12 @@ impl App {
         let directories = options.comfyui(comfy.port()).directories;
         let warmup = options.warmup().map(Warmup::load).transpose()?.flatten();
         let health = Arc::new(Health::default());
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new(App {
             jobs: Jobs::new(comfy, directories, presence),
             metrics: Arc::new(Metrics::new(Arc::clone(&health))),
             health,
             pace: Pace::default(),
             places: Arc::new(Semaphore::new(options.max_queue as usize)),
-            encoders: Arc::new(Semaphore::new(cores)),
             max_queue: options.max_queue,
             max_body: options.max_body_mb as usize * 1_000_000,
             jpeg_quality: options.jpeg_quality,

@@ -87,7 +87,8 @@ struct Running {
 
 fn start(command: &[String]) -> io::Result<Running> {
     let (program, args) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         // Python would hold back its lines otherwise, and with them the reason of a crash.
         .env("PYTHONUNBUFFERED", "1")
@@ -96,7 +97,9 @@ fn start(command: &[String]) -> io::Result<Running> {
         .stderr(Stdio::piped())
         // A group of its own: a Ctrl-C in the terminal is for us, and its own children end with it.
         .process_group(0)
-        .kill_on_drop(true)
+        .kill_on_drop(true);
+    die_with_us(&mut command);
+    let mut child = command
         .spawn()
         .map_err(|cause| io::Error::new(cause.kind(), format!("cannot start ComfyUI: {program}: {cause}")))?;
     if let Some(output) = child.stdout.take() {
@@ -108,6 +111,14 @@ fn start(command: &[String]) -> io::Result<Running> {
     // The group keeps its number while anything of it lives, also when the child itself is gone.
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     Ok(Running { child, group })
+}
+
+/// Lets the kernel kill the child when we are killed: a ComfyUI without its server would hold the GPU and the port.
+#[expect(unsafe_code, reason = "between fork and exec there is no other way to ask for the signal")]
+fn die_with_us(command: &mut Command) {
+    let ask = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
+    // SAFETY: the closure makes one system call, allocates nothing and takes no lock, as is required after a fork.
+    unsafe { command.pre_exec(ask) };
 }
 
 impl Running {

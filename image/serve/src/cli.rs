@@ -1,7 +1,7 @@
 //! The command line. Everything can be set by environment too: SageMaker gives no arguments but `serve`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -46,12 +46,15 @@ pub struct Serve {
     /// Do not start ComfyUI: one is running at the URL, or will be.
     #[arg(long, env = "COMFY_SERVE_NO_SPAWN", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_spawn: bool,
-    /// More arguments for ComfyUI when no command is given, separated by spaces.
+    /// Arguments for ComfyUI when no command is given, separated by spaces; the image sets its own here.
+    #[arg(long, env = "COMFYUI_IMAGE_ARGS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    pub comfyui_image_args: String,
+    /// More of them, after those; what is said twice counts as said last.
     #[arg(long, env = "COMFYUI_ARGS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub comfyui_args: String,
-    /// ComfyUI's output directory, from which finished files are removed [default: /tmp/comfyui/output, emptied at
-    /// the start; with a command of your own what its --output-directory says; with --no-spawn none, and nothing is
-    /// removed]
+    /// ComfyUI's output directory, from which finished files are removed [default: /dev/shm/comfyui/output where
+    /// that is in memory with 1 GiB free, else /tmp/comfyui/output, emptied at the start; with a command of your own
+    /// what its --output-directory says; with --no-spawn none, and nothing is removed]
     #[arg(long, env = "COMFYUI_OUTPUT_DIR")]
     pub output_dir: Option<PathBuf>,
     /// The directory in which ComfyUI makes its temp directory; default as for the output
@@ -99,9 +102,15 @@ pub struct Serve {
 
 /// Where the deployment tool puts the app's default workflow.
 pub const DEFAULT_WARMUP: &str = "/opt/ml/model/.comfy-deploy/warmup.json";
-/// In memory or not, never in the image's layers: SageMaker's containers have a writable /tmp on the instance's disk.
-const OUTPUT_DIR: &str = "/tmp/comfyui/output";
-const TEMP_DIR: &str = "/tmp/comfyui";
+/// In memory, where pictures that live for a moment belong. SageMaker does not say how large it is, and Docker's own
+/// 64 MB hold no video.
+const IN_MEMORY: &str = "/dev/shm";
+/// How much of it must be free, in bytes, as this server starts: a few jobs' videos.
+const ENOUGH: u64 = 1 << 30;
+/// Otherwise. On the instance's disk, and not in the image's layers.
+const ON_DISK: &str = "/tmp";
+/// The directory there that is ours alone; `output` and `temp` are in it.
+const OURS: &str = "comfyui";
 /// ComfyUI's own.
 const INPUT_DIR: &str = "/opt/comfyui/input";
 
@@ -153,19 +162,22 @@ impl Serve {
             ["python3", "/opt/comfyui/main.py", "--listen", "127.0.0.1", "--disable-auto-launch", "--disable-metadata"];
         let mut command: Vec<String> = fixed.map(str::to_owned).into();
         command.extend(["--port".to_owned(), port.to_string()]);
-        let output = self.output_dir.clone().unwrap_or_else(|| OUTPUT_DIR.into());
-        let dir = self.temp_dir.clone().unwrap_or_else(|| TEMP_DIR.into());
+        let ours = root(free_memory(IN_MEMORY.as_ref())).join(OURS);
+        let output = self.output_dir.clone().unwrap_or_else(|| ours.join("output"));
+        let dir = self.temp_dir.clone().unwrap_or_else(|| ours.clone());
         let input = self.input_dir.as_ref();
         for (flag, dir) in
             [("--output-directory", Some(&output)), ("--temp-directory", Some(&dir)), ("--input-directory", input)]
         {
             command.extend(dir.into_iter().flat_map(|dir| [flag.to_owned(), dir.to_string_lossy().into_owned()]));
         }
-        command.extend(self.comfyui_args.split_whitespace().map(str::to_owned));
+        for args in [&self.comfyui_image_args, &self.comfyui_args] {
+            command.extend(args.split_whitespace().map(str::to_owned));
+        }
         // The arguments come last and may say something else.
         let said = |flag| value_of(&command, flag).map(PathBuf::from);
         let (output, dir) = (said("--output-directory").unwrap_or(output), said("--temp-directory").unwrap_or(dir));
-        let owns_output = output.as_os_str() == OUTPUT_DIR;
+        let owns_output = output == ours.join("output");
         let input = Some(said("--input-directory").unwrap_or_else(|| INPUT_DIR.into()));
         let directories = Directories { output: Some(output), temp: Some(temp(dir)), input };
         Comfyui { command: Some(command), directories, owns_output }
@@ -187,6 +199,24 @@ impl Health {
         }
         target
     }
+}
+
+/// Where output and temp go, given the free bytes in memory, if there is such a file system.
+fn root(free: Option<u64>) -> &'static Path {
+    let in_memory = free.is_some_and(|free| free >= ENOUGH);
+    Path::new(if in_memory { IN_MEMORY } else { ON_DISK })
+}
+
+/// The free bytes of a file system that is in memory.
+fn free_memory(path: &Path) -> Option<u64> {
+    // linux/magic.h
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    let kind = rustix::fs::statfs(path).ok()?;
+    if kind.f_type != TMPFS_MAGIC {
+        return None;
+    }
+    let free = rustix::fs::statvfs(path).ok()?;
+    Some(free.f_bavail.saturating_mul(free.f_frsize))
 }
 
 /// The last value of a flag, as `--flag value` or `--flag=value`.
@@ -220,13 +250,33 @@ mod tests {
         assert_eq!(command[..2], ["python3", "/opt/comfyui/main.py"]);
         assert_eq!(command[command.len() - 2..], ["--highvram", "--fast"]);
         assert_eq!(value_of(&command, "--port"), Some("9"));
-        assert_eq!((comfyui.directories.output, comfyui.owns_output), (Some(OUTPUT_DIR.into()), true));
-        assert_eq!(comfyui.directories.temp, Some("/tmp/comfyui/temp".into()));
+        let directory = comfyui.directories.output.as_deref().and_then(Path::parent).expect("known").to_owned();
+        assert!(comfyui.owns_output && directory.ends_with("comfyui"));
+        assert_eq!(comfyui.directories.temp, Some(directory.join("temp")));
 
         let own = parse(&["sh", "-c", "--x"]).comfyui(9);
         assert_eq!(own.command, Some(["sh", "-c", "--x"].map(str::to_owned).into()));
         assert_eq!((own.directories, own.owns_output), (Directories::default(), false));
         assert_eq!(parse(&["--no-spawn"]).comfyui(9), Comfyui::default());
+    }
+
+    #[test]
+    fn the_image_and_its_user_both_have_arguments() {
+        let comfyui =
+            parse(&["--comfyui-image-args=--a --output-directory /i", "--comfyui-args=--output-directory /u"]);
+        let comfyui = comfyui.comfyui(9);
+        assert_eq!(comfyui.directories.output, Some("/u".into()));
+        assert!(comfyui.command.expect("spawns").contains(&"--a".to_owned()));
+    }
+
+    #[test]
+    fn outputs_are_in_memory_where_there_is_room() {
+        assert_eq!(root(Some(ENOUGH)), Path::new("/dev/shm"));
+        assert_eq!(root(Some(64 << 20)), Path::new("/tmp"));
+        assert_eq!(root(None), Path::new("/tmp"));
+        // A file system of another kind; a path that is none.
+        assert_eq!(free_memory("/proc".as_ref()), None);
+        assert_eq!(free_memory("/no/such/path".as_ref()), None);
     }
 
     #[test]

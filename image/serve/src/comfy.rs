@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -96,8 +97,8 @@ impl Comfy {
                 false => silent(with_causes(&cause)),
             })?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, LARGEST).collect().await.map_err(|cause| silent(cause.to_string()))?;
-            Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+            let body = whole(body, LARGEST).await.map_err(silent)?;
+            Ok(Answer { status: head.status, headers: head.headers, body })
         };
         match tokio::time::timeout(limit, exchange).await {
             Ok(result) => result,
@@ -205,6 +206,28 @@ impl Comfy {
     }
 }
 
+/// A body as one piece, put into its place as it comes: collecting it first would take twice the memory.
+async fn whole<B>(mut body: B, most: usize) -> Result<Bytes, String>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: std::error::Error,
+{
+    let said = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let too_large = || format!("the answer is longer than {most} bytes");
+    if said > most {
+        return Err(too_large());
+    }
+    let mut read = BytesMut::with_capacity(said);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|cause| with_causes(&cause))?.into_data() else { continue };
+        if read.len() + data.len() > most {
+            return Err(too_large());
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
 /// The error with its causes: the client's own text is often just "client error (Connect)".
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -241,6 +264,19 @@ mod tests {
         for bad in ["", "127.0.0.1:8188", "https://x", "http://", "http://a/b", "http://u@h"] {
             assert!(Comfy::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_whole_and_within_a_limit() {
+        let frames = |frames: &[&'static [u8]]| {
+            let frames: Vec<_> = frames.iter().map(|data| Ok::<_, std::io::Error>(Bytes::from_static(data))).collect();
+            axum::body::Body::from_stream(futures::stream::iter(frames))
+        };
+        let full = || Full::new(Bytes::from_static(b"abc"));
+        assert_eq!(whole(frames(&[b"ab", b"", b"c"]), 3).await.as_deref(), Ok(b"abc".as_slice()));
+        assert_eq!(whole(full(), 3).await.as_deref(), Ok(b"abc".as_slice()));
+        assert!(whole(frames(&[b"ab", b"", b"c"]), 2).await.is_err_and(|why| why.contains("longer than 2")));
+        assert!(whole(full(), 2).await.is_err_and(|why| why.contains("longer than 2")));
     }
 
     #[test]

@@ -101,13 +101,11 @@ async fn answer(
     };
     let (submission, _uploads) = upload(&app.jobs, request.submission, request.images).await?;
     let seed = request::seed(&submission.workflow);
-    let mut done = app.jobs.run(&submission, wish.options.all).await?;
+    let (mut done, turn) = app.jobs.run(&submission, wish.options.all).await?;
     record.prompt_id = Some(done.prompt_id.clone());
     record.queued = done.queued;
     let outputs = std::mem::take(&mut done.outputs);
     let prompt_id = done.prompt_id.clone();
-    // At most one for each core: more would not be faster, and each holds a decoded picture.
-    let turn = Arc::clone(&app.encoders).acquire_owned().await.map_err(|_| crashed("converting"))?;
     let encoding = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let content = reply::encode(&outputs, &prompt_id, &wish);

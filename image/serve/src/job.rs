@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use comfy_workflow::Workflow;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::comfy::Comfy;
@@ -73,6 +73,8 @@ pub(crate) struct Jobs {
     pub(crate) lines: Lines,
     pub(crate) directories: Arc<Directories>,
     kept: Arc<Mutex<Kept>>,
+    /// For each job whose outputs are fetched and converted at a time.
+    turns: Arc<Semaphore>,
     /// Cancelling and cleaning up, which no caller waits for.
     pub(crate) chores: TaskTracker,
     /// None when somebody else starts ComfyUI.
@@ -86,6 +88,7 @@ impl Jobs {
             comfy,
             directories: Arc::new(directories),
             kept: Arc::default(),
+            turns: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             chores: TaskTracker::new(),
             presence,
         }
@@ -93,7 +96,14 @@ impl Jobs {
 
     /// Runs a workflow and fetches its first output, or all of them. When the future is dropped, because the caller
     /// went away or the deadline passed, the job is taken out of ComfyUI.
-    pub(crate) async fn run(&self, submission: &Submission, all: bool) -> Result<Done, Problem> {
+    ///
+    /// Who gets the outputs holds a turn, to be given back when they are converted: there is one for each core, as more
+    /// conversions at a time would not be faster, and what waits for its turn waits on ComfyUI's disk, not in memory.
+    pub(crate) async fn run(
+        &self,
+        submission: &Submission,
+        all: bool,
+    ) -> Result<(Done, OwnedSemaphorePermit), Problem> {
         let nodes: Vec<String> = submission.workflow.nodes().map(|(id, _)| id.to_owned()).collect();
         let mut prompt = submission.workflow.clone().into_value();
         let fingerprint: Fingerprint = Sha256::digest(prompt.to_string().as_bytes()).into();
@@ -102,6 +112,7 @@ impl Jobs {
         let wanted = wanted(&run.report, &nodes, all)?;
         let mut fetched = Vec::with_capacity(wanted.len());
         let mut gone = Vec::new();
+        let turn = self.turn().await?;
         for found in &wanted {
             let output = self.fetch(found, &run.report, &fingerprint).await?;
             if output.is_none() {
@@ -112,8 +123,11 @@ impl Jobs {
         if gone.is_empty() {
             let invalid_nodes = std::mem::take(&mut run.report.invalid_nodes);
             let prompt_id = run.finish(self);
-            return Ok(Done { prompt_id, queued, outputs: fetched.into_iter().flatten().collect(), invalid_nodes });
+            let outputs = fetched.into_iter().flatten().collect();
+            return Ok((Done { prompt_id, queued, outputs, invalid_nodes }, turn));
         }
+        // Others need not wait while these nodes run.
+        drop(turn);
         // An input that no node knows changes what ComfyUI's cache goes by, so only these nodes run again.
         let nonce = Value::String(run.finish(self));
         for node in &gone {
@@ -123,6 +137,7 @@ impl Jobs {
         }
         let run = self.once(&prompt, &submission.extra).await?;
         let again = self::wanted(&run.report, &nodes, all)?;
+        let turn = self.turn().await?;
         let mut outputs = Vec::with_capacity(again.len());
         for found in &again {
             let before = wanted.iter().zip(&fetched).filter(|(_, output)| output.is_some());
@@ -137,7 +152,12 @@ impl Jobs {
             })?);
         }
         let invalid_nodes = run.report.invalid_nodes.clone();
-        Ok(Done { prompt_id: run.finish(self), queued, outputs, invalid_nodes })
+        Ok((Done { prompt_id: run.finish(self), queued, outputs, invalid_nodes }, turn))
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        turn.map_err(|_| Problem::internal("crashed", "nothing is converted any more; this is a defect of comfy-serve"))
     }
 
     /// Runs a prompt once, under ids of its own.

@@ -45,8 +45,12 @@ impl Problem {
         self
     }
 
+    /// Also as `retry_after` in the details: SageMaker strips the header.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        if self.details.is_null() {
+            self.details = json!({"retry_after": seconds(wait)});
+        }
         self
     }
 
@@ -98,6 +102,11 @@ impl Problem {
     }
 }
 
+/// In whole seconds, as the header has it.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs().max(1)
+}
+
 /// The longest body that fits, given how to make one with so many characters; longer is never shorter.
 fn longest(most: usize, cut: impl Fn(usize) -> String) -> Option<String> {
     let (mut fits, mut too_long) = (0, most.min(LIMIT) + 1);
@@ -113,8 +122,7 @@ impl IntoResponse for Problem {
         let body = self.body();
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         if let Some(wait) = self.retry_after {
-            let seconds = HeaderValue::from(wait.as_secs().max(1));
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
         }
         response
     }
@@ -136,7 +144,8 @@ mod tests {
         let expected = json!({"code": "invalid_workflow", "message": "no", "node_id": "4", "node_class": "KSampler",
             "details": [1]});
         assert_eq!(parsed(&problem), expected);
-        assert_eq!(parsed(&Problem::lost("gone"))["node_id"], Value::Null);
+        let lost = parsed(&Problem::lost("gone"));
+        assert_eq!((&lost["node_id"], &lost["details"]), (&Value::Null, &json!({"retry_after": 1})));
     }
 
     #[test]

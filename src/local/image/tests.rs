@@ -161,8 +161,9 @@ fn the_shipped_context_holds_what_its_dockerfile_copies() {
     for target in ["inference", "gui"] {
         image.target = Some(target.into());
         let got = context(root, &image, &Comfyui::default()).expect("the shipped context");
-        // Dockerfile, extra_model_paths.yaml and, once it is built, comfy-serve; none of the sources beside them.
-        assert!((2..=3).contains(&got.files), "{} files", got.files);
+        // Dockerfile, extra_model_paths.yaml, three locks and their check, the node that loads the artifact's nodes (two
+        // files) and, once it is built, comfy-serve; none of the sources beside them.
+        assert!((8..=9).contains(&got.files), "{} files", got.files);
         let dockerfile = fs::read_to_string(&got.dockerfile).expect("readable");
         assert!(dockerfile.contains(&format!(" AS {target}\n")), "no target {target}");
         for arg in got.build_args.keys() {

@@ -273,3 +273,19 @@ fn progress_ends_at_the_total() {
     assert_eq!(most, Some(6));
     assert!(matches!(events.last(), Some(Event::End { task: Task::Scan, .. })));
 }
+
+#[test]
+fn the_warm_up_workflow_comes_from_elsewhere_unless_it_is_there() {
+    let dir = directory(&[("b/x", "1")]);
+    let workflow = directory(&[("w.json", "{}")]);
+    let source = workflow.path().join("w.json");
+    let scan = |dir: &Path| artifact(dir, &[], Some(&source), &mut DigestCache::in_memory(), false, &Silent).unwrap();
+    let tree = scan(dir.path());
+    assert_eq!(paths(&tree), [WARMUP, "b/x"]);
+    assert_eq!((tree.files[0].source.clone(), tree.files[0].mode), (source.canonicalize().unwrap(), 0o644));
+    let own = directory(&[("b/x", "1"), (WARMUP, "own")]);
+    assert_eq!(scan(own.path()).files[0].stamp.size, 3);
+    let missing = workflow.path().join("none.json");
+    let e = artifact(dir.path(), &[], Some(&missing), &mut DigestCache::in_memory(), false, &Silent).unwrap_err();
+    assert!(e.to_string().contains("none.json"), "{e}");
+}

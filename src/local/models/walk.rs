@@ -4,12 +4,9 @@ use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::name_problem;
+use super::{WARMUP, name_problem};
 use crate::error::{Error, Result};
 use crate::local::cache::Stamp;
-
-/// The only hidden file that belongs to the artifact: what the container runs once before it reports healthy.
-const WARMUP: &str = ".comfy-deploy/warmup.json";
 
 /// A regular file.
 #[derive(Debug)]
@@ -38,6 +35,13 @@ pub(super) fn walk(dir: &Path) -> Result<Vec<Found>> {
     let mut found = walk.found;
     found.sort_unstable_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
     Ok(found)
+}
+
+/// One file from anywhere, under a path in the artifact.
+pub(super) fn single(source: &Path, path: &str) -> Result<Found> {
+    let file = source.canonicalize().and_then(|file| Ok((std::fs::metadata(&file)?, file)));
+    let (meta, source) = file.map_err(|e| unreadable(source, &e))?;
+    Ok(Found { path: path.to_owned(), source, mode: 0o644, stamp: Stamp::of(&meta) })
 }
 
 struct Walk<'a> {

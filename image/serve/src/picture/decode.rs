@@ -1,23 +1,27 @@
 //! PNG to pixels, and why by these libraries.
 //!
-//! CPU time for a photo-like PNG of 1024x1024 and 2.5 MB, by `benches/pictures/run --c` on 2026-11-23, two virtual
-//! cores of an AMD EPYC (Zen 5); PSNR is the same for all but image:
+//! CPU time for a photo-like PNG of 1024x1024 and 2.5 MB, by `benches/pictures/run` on 2026-11-23, two virtual cores
+//! of an AMD EPYC (Zen 5). Rows in C but Pillow's are from another run on that day (`--c`), in which Pillow took 10.9
+//! to optimize. PSNR is 31.46 dB, also as Pillow's, but for image and where noted:
 //!
 //! | what | with | ms | bytes |
 //! | --- | --- | --- | --- |
-//! | decode | Pillow 13 | 14.0 | |
-//! | | **png (fdeflate)** | 5.4 | |
-//! | | zune-png | 8.6 | |
-//! | | image (on png) | 5.3 | |
-//! | JPEG q90 | Pillow, optimize | 10.9 | 437,967 |
+//! | decode | Pillow 13 | 14.5 | |
+//! | | **png (fdeflate)** | 5.8 | |
+//! | | png, no checksums | 5.7 | |
+//! | | zune-png | 9.3 | |
+//! | | image (on png) | 5.7 | |
+//! | JPEG q90 | Pillow, optimize | 11.5 | 437,967 |
+//! | | Pillow | 3.4 | 452,019 |
 //! | | turbojpeg, mozjpeg, optimized (C, cmake or nasm) | 11.2 | 437,967 |
 //! | | turbojpeg, not optimized | 3.1 | 452,019 |
-//! | | jpeg-encoder, optimized (not interleaved: some decoders fail) | 17.3 | 438,074 |
-//! | | jpeg-encoder, not optimized | 10.9 | 452,009 |
-//! | | image (4:4:4) | 30.0 | 598,995 |
-//! | | **own** (decoding included: 15.9) | 10.5 | 437,800 |
+//! | | jpeg-encoder, optimized (not interleaved: some decoders fail) | 17.8 | 438,074 |
+//! | | jpeg-encoder, not optimized | 11.2 | 452,009 |
+//! | | image (4:4:4) | 31.0 | 598,995 |
+//! | PNG to JPEG q90 | Pillow, optimize | 26.7 | 437,967 |
+//! | | **png and own** | 9.8 | 438,045 |
 //! | WebP q90 | Pillow | 131 | 488,202 |
-//! | | **libwebp** (decoding included) | 136 | 488,202 |
+//! | | **libwebp** (decoding included) | 138 | 488,202 |
 //! | lossless | image-webp | 5 | 2,344,482 |
 
 use std::io::Cursor;

@@ -134,6 +134,37 @@ fn bombs_are_refused_before_memory_is_taken() {
     assert!(convert(&grey, Format::Jpeg, Options { quality: 90, memory: 30_000 }).is_ok());
 }
 
+/// Large pictures get codes from a sample: what is only outside it must have a word, too, and little may be lost.
+#[test]
+fn what_is_not_in_the_sample_is_coded() {
+    const SIDE: u32 = 640;
+    let mut state = 1u64;
+    let grey = (0..SIDE * SIDE).map(|at| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        // Grain everywhere, and extremes in one unit of the second group of the first row.
+        let (x, y) = (at % SIDE, at / SIDE);
+        match (x, y) {
+            (160..176, 0..16) => {
+                if state & 1 == 0 {
+                    0
+                } else {
+                    255
+                }
+            }
+            _ => 100 + (state >> 8 & 31) as u8,
+        }
+    });
+    let rows = grey.flat_map(|grey| [grey; 3]).collect::<Vec<_>>();
+    let png = png(SIDE, SIDE, ColorType::Rgb, BitDepth::Eight, &rows);
+    // A word read wrongly shifts all that follows, by far more than this.
+    for (quality, most) in [(75, 6.0), (95, 2.0)] {
+        let distance = distance(&jpeg_samples(&png, quality), &rows);
+        assert!(distance < most, "{quality}: {distance}");
+    }
+}
+
 #[test]
 fn the_jpeg_says_what_it_is() {
     let jpeg = to(&png(33, 17, ColorType::Rgb, BitDepth::Eight, &soft(33, 17, 3)), Format::Jpeg, 90);

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod defects;
+mod documented;
 mod harness;
 mod invocations;
 mod process;
