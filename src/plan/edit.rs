@@ -130,7 +130,7 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
             }
         }
     };
-    let room = match model {
+    let tight = match model {
         LocalModel::Tree { bytes, .. } => {
             let number = |name: &str| parameters.get(name).and_then(|n| n.parse().ok()).filter(|&n| n > 0);
             let place = room::Place {
@@ -153,6 +153,7 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
     }
     let mut plan = edited(settings, world, deployed, &template, parameters, "service: model")?;
     plan.model = model_plan;
+    plan.notes.extend(tight);
     plan.growth = super::growth::growth(world, &plan.service);
     Ok(plan)
 }
@@ -220,6 +221,6 @@ fn edited(
         service,
         protection: Vec::new(),
         growth: None,
-        notes: world.silent_rollback().into_iter().chain(room).collect(),
+        notes: world.silent_rollback().into_iter().collect(),
     })
 }
