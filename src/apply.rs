@@ -7,6 +7,7 @@ pub mod failure;
 pub mod follow;
 pub mod operation;
 pub mod pace;
+pub mod publish;
 pub mod verify;
 
 use std::path::PathBuf;

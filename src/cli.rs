@@ -222,7 +222,7 @@ pub enum Verb {
     /// request is sent again after the time it asks for, some times.
     #[command(after_help = invoke::EXAMPLES)]
     Invoke(Invoke),
-    /// The model files: fetch, lock and verify what models.files declares
+    /// The model files: fetch, lock and verify what models.files declares; pack and upload them
     Model(ModelArgs),
     /// Look at the workflows: check them, list them, fill one
     Workflow(WorkflowArgs),

@@ -7,6 +7,8 @@
 
 pub mod aws;
 mod calls;
+#[cfg(test)]
+pub(crate) mod fake;
 mod identity;
 pub mod observe;
 
@@ -110,6 +112,17 @@ pub struct PartDone {
     pub crc64nvme: String,
 }
 
+/// An object to copy from, as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopySource {
+    /// Its key, in the bucket that is written to.
+    pub key: String,
+    /// With its quotes: a copy fails if the object has another one by then.
+    pub etag: String,
+    /// In a versioned bucket.
+    pub version_id: Option<String>,
+}
+
 /// A multipart upload that was begun and neither completed nor aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenUpload {
@@ -178,6 +191,20 @@ pub trait Objects: Send + Sync {
         body: Bytes,
         crc64nvme: &str,
     ) -> Result<PartDone>;
+    /// UploadPartCopy of a range of another object of the bucket. `crc64nvme` of the answer is what S3 computed; empty
+    /// where it does not.
+    async fn copy_part(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload_id: &str,
+        number: u32,
+        source: &CopySource,
+        range: std::ops::Range<u64>,
+    ) -> Result<PartDone>;
+    /// CopyObject of an object of at most 5 GiB; returns the copy's CRC64NVME in base64, if S3 computes it. It writes
+    /// over what is there: look before.
+    async fn copy(&self, bucket: &str, key: &str, source: &CopySource, options: &PutOptions) -> Result<Option<String>>;
     /// CompleteMultipartUpload with the whole object's checksum and size; never overwrites when `if_absent`.
     /// When the object is there already the parts are dropped. Finding the same object complete after `NoSuchUpload` (an
     /// answer that was lost) is success.

@@ -6,6 +6,8 @@ pub mod gui;
 pub mod invoke;
 pub mod look;
 pub mod model;
+pub mod model_pack;
+pub mod model_push;
 pub mod plan;
 pub mod render;
 pub mod result;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::apply::{Cancel, Run};
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, ModelAction, ModelArgs, Verb};
 use crate::cloud::Cloud;
 use crate::cloud::aws::{self, Connection};
 use crate::container::Processes;
@@ -95,6 +97,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     match &cli.verb {
         Verb::Config(args) => return config::run(cli, args, ui),
         Verb::Workflow(args) => return workflow::run(cli, args, ui),
+        Verb::Model(ModelArgs { action: ModelAction::Pack { dir, out } }) => {
+            return model_pack::run(cli, dir.as_deref(), out, ui);
+        }
         Verb::Completions(args) => {
             let script = String::from_utf8_lossy(&crate::cli::completions(args.shell)).into_owned();
             return Ok(Done::new(script, Value::Null));
@@ -111,7 +116,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     if let Verb::Gui(args) = &cli.verb {
         return gui::run(&settings, args, ui, &Processes, ui.reporter().as_ref(), &cancel).await;
     }
-    if let Verb::Model(args) = &cli.verb {
+    if let Verb::Model(args) = &cli.verb
+        && !matches!(args.action, ModelAction::Push { .. })
+    {
         return model::run(settings, args, ui, &cancel, cli.global.verbose > 1).await;
     }
     if let Some(url) = &settings.sandbox {
@@ -134,6 +141,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
         Verb::Scale(args) => scale::run(&context, args).await,
         Verb::Destroy(args) => destroy::run(&context, args).await,
         Verb::Invoke(args) => invoke::run(&context, args).await,
+        Verb::Model(ModelArgs { action: ModelAction::Push { dry_run, .. } }) => {
+            model_push::run(&context, *dry_run).await
+        }
         Verb::Model(_)
         | Verb::Gui(_)
         | Verb::Render(_)

@@ -7,6 +7,7 @@
 mod edit;
 mod growth;
 mod image_name;
+mod room;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -282,6 +283,15 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
             false => ModelPlan::Upload { id: id.clone(), key: key.clone(), bytes: *bytes, files: *files },
         },
     };
+    if let LocalModel::Tree { bytes, .. } = &local.model {
+        let endpoint = &settings.config.endpoint;
+        let place = room::Place {
+            instance_type: &endpoint.instance_type,
+            volume_gb: endpoint.volume_gb.map(u64::from),
+            download_timeout: Some(u64::from(endpoint.download_timeout)),
+        };
+        notes.extend(room::check(place, settings.config.models.packaging, *bytes)?);
+    }
     let function = local.function.as_ref().map(|f| FunctionPlan {
         key: f.key.clone(),
         bytes: f.bytes,

@@ -5,17 +5,20 @@
 //! it is made until it is sent. A part has at most as many bytes, which limits an object to 10,000 x 192 MiB = 1.8 TiB,
 //! more than any volume SageMaker attaches (512 GB). The other 64 MiB of the promised 256 are for everything else.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
 
+pub use crate::cloud::CopySource;
 use crate::cloud::PutOptions;
 use crate::error::{Error, Result};
 use crate::progress::Task;
 
 mod files;
+mod pace;
 mod retry;
 mod upload;
 
@@ -56,6 +59,22 @@ pub trait PartSource: Send + Sync + 'static {
     /// Called once every part was made, with the checksum of all of them: an error if that is not what was meant.
     fn verify(&self, crc64nvme: u64) -> Result<()>;
 
+    /// Where in S3 the bytes of a part are already, if they are: it is copied there then, and not made.
+    fn copy(&self, _number: u32) -> Option<(CopySource, Range<u64>)> {
+        None
+    }
+
+    /// The same object with no part copied, if this one has copied parts: what is sent when the object they are copied
+    /// from is gone or is another one.
+    fn whole(&self) -> Option<Source> {
+        None
+    }
+
+    /// A small object that must be there before this one is. Asked for once every part was made.
+    fn companion(&self) -> Result<Option<Companion>> {
+        Ok(None)
+    }
+
     /// The checksum of the whole, if it is known beforehand.
     fn crc64nvme(&self) -> Option<u64> {
         None
@@ -65,6 +84,15 @@ pub trait PartSource: Send + Sync + 'static {
     fn total(&self) -> u64 {
         (1..=self.count()).map(|n| self.size(n)).sum()
     }
+}
+
+/// A small object that belongs to a large one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Companion {
+    /// Its key.
+    pub key: String,
+    /// JSON.
+    pub body: Bytes,
 }
 
 /// How to send.
@@ -116,8 +144,14 @@ pub fn crc64_text(crc: u64) -> String {
     base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes())
 }
 
+/// The CRC-64/NVME that S3 wrote so.
+pub(crate) fn crc64_value(text: &str) -> Option<u64> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
 /// Shared by everything that is sent at the same time.
-type Source = Arc<dyn PartSource>;
+pub type Source = Arc<dyn PartSource>;
 
 #[cfg(test)]
 mod tests;

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use futures::future::{FusedFuture, FutureExt};
 
 use super::Run;
-use crate::cloud::{Map, PutOptions, Written};
-use crate::config::Packaging;
+use super::publish::{self, Artifact};
+use crate::cloud::{PutOptions, Written};
 use crate::container::{self, Builders, Processes};
 use crate::error::{Error, Kind, Result};
 use crate::local::models::ModelTree;
 use crate::local::sources::Sources;
-use crate::pack::{Archive, FileParts, Layout, Manifest};
 use crate::plan::{ImagePlan, ModelPlan, Plan};
 use crate::progress::units::bytes;
 use crate::progress::{Event, Task};
 use crate::settings::Settings;
-use crate::transfer::{self, FileUpload, Options};
 
 /// What was made.
 #[derive(Debug, Default)]
@@ -81,36 +79,21 @@ async fn model(
     plan: &Plan,
     tree: Option<Arc<ModelTree>>,
 ) -> Result<(u64, Option<String>, bool)> {
-    let ModelPlan::Upload { id, key, .. } = &plan.model else { return Ok((0, None, false)) };
-    let tree = tree.ok_or_else(|| lost("the model tree"))?;
-    let metadata = Map::from([("comfy-deploy-id".to_owned(), id.clone())]);
-    let put =
-        PutOptions { metadata, kms_key_arn: settings.config.storage.kms_key_arn.clone(), ..PutOptions::default() };
-    let bucket = &plan.target.bucket;
-    let objects = run.cloud.objects.clone();
-    let uploaded = match settings.config.models.packaging {
-        Packaging::Tar => {
-            let put = PutOptions { content_type: Some("application/gzip".into()), ..put };
-            let options = Options { put, ..Options::default() };
-            let part_size = transfer::part_size(Layout::new(&tree).total)?;
-            let archive = Archive::new(tree, part_size);
-            transfer::upload(objects, bucket, key, archive, &options, run.reporter.as_ref()).await?
-        }
-        Packaging::Uncompressed => {
-            let options = Options { put, ..Options::default() };
-            let manifest = Manifest::of(&tree);
-            let mut files = Vec::new();
-            for (i, file) in tree.files.iter().enumerate() {
-                let part_size = transfer::part_size(file.stamp.size)?;
-                let parts = FileParts::new(tree.clone(), i, part_size).ok_or_else(|| lost(&file.path))?;
-                files.push(FileUpload { key: format!("{key}{}", file.path), source: Box::new(parts) });
-            }
-            let last = (manifest.manifest_key()?, bytes::Bytes::from(manifest.canonical()?));
-            transfer::upload_files(objects, bucket, files, (last.0.as_str(), last.1), &options, run.reporter.as_ref())
-                .await?
-        }
+    let ModelPlan::Upload { .. } = &plan.model else { return Ok((0, None, false)) };
+    let artifact = Artifact {
+        bucket: plan.target.bucket.clone(),
+        tree: tree.ok_or_else(|| lost("the model tree"))?,
+        packaging: settings.config.models.packaging,
+        kms_key_arn: settings.config.storage.kms_key_arn.clone(),
+        now: jiff::Timestamp::now().as_second(),
     };
-    let sent = if uploaded.already { 0 } else { uploaded.bytes };
+    let objects = run.cloud.objects.clone();
+    let prepared = publish::prepare(objects.clone(), artifact, run.reporter.as_ref()).await?;
+    if prepared.copied > 0 {
+        run.say(Event::Note(prepared.summary()));
+    }
+    let uploaded = publish::publish(objects, prepared, run.reporter.as_ref()).await?;
+    let sent = if uploaded.already { 0 } else { uploaded.bytes - uploaded.spared };
     Ok((sent, uploaded.crc64nvme, !uploaded.already))
 }
 

@@ -1,4 +1,4 @@
-//! One gzip member (RFC 1952) whose deflate blocks (RFC 1951) are all stored, so that offsets are arithmetic.
+//! One gzip member (RFC 1952) of stored deflate blocks (RFC 1951), so that offsets are arithmetic.
 
 /// ID, deflate, no flags, no time, no level, unknown system: nothing that differs between machines.
 pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -12,9 +12,20 @@ pub(super) const STORED: u64 = 65_535;
 /// One byte of flags (the rest of it is padding), the length and its complement.
 pub(super) const STORED_HEADER: u64 = 5;
 
-/// Bytes of the member around `content` bytes, which are not none.
-pub(super) fn total(content: u64) -> u64 {
-    HEADER.len() as u64 + content + content.div_ceil(STORED) * STORED_HEADER + TRAILER
+/// Bytes that `plain` bytes take in stored blocks.
+pub(super) fn framed(plain: u64) -> u64 {
+    plain + plain.div_ceil(STORED) * STORED_HEADER
+}
+
+/// Bytes in stored blocks, none of them the last one of the member.
+pub(super) fn stored(plain: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(framed(plain.len() as u64) as usize);
+    for block in plain.chunks(STORED as usize) {
+        // At most 65,535.
+        out.extend(stored_header(block.len() as u16, false));
+        out.extend(block);
+    }
+    out
 }
 
 /// The header of a stored block of `len` bytes.

@@ -1,4 +1,7 @@
-//! Where everything is in an archive, computed from names and sizes alone.
+//! Where everything is in an archive, computed from names, sizes and digests alone.
+//!
+//! An archive is a row of segments, and each begins at a whole byte with a deflate block of its own: the bytes of a
+//! segment depend on what it holds and not on where it is. So what two archives share is byte ranges of both.
 
 use std::ops::Range;
 
@@ -7,50 +10,62 @@ use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 use super::{gzip, tar};
 use crate::local::models::{ModelFile, ModelTree};
 
-/// The positions of an archive's pieces.
+/// The positions of an archive's segments.
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// Bytes of the whole `model.tar.gz`.
     pub total: u64,
-    /// Bytes of the tar file in it.
-    content: u64,
-    /// Of each file: where its header begins in the tar file, and where its bytes do.
-    starts: Vec<(u64, u64)>,
+    /// In order, without gaps.
+    segments: Vec<Segment>,
+    /// Bytes of the tar file.
+    plain: u64,
     /// CRC-32 of the tar file.
     crc32: u32,
 }
 
-/// A piece of the tar file: what a range of it consists of.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
-    /// Bytes of the header of file `n`.
-    Header(usize, Range<u64>),
-    /// Bytes of file `n`.
-    Content(usize, Range<u64>),
-    /// So many zero bytes.
-    Zeros(u64),
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// Its bytes in the archive.
+    pub range: Range<u64>,
+    /// What it holds.
+    pub kind: Kind,
+}
+
+/// What a segment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The header of the gzip member.
+    Magic,
+    /// The tar header of file `n`.
+    Header(usize),
+    /// The bytes of file `n`, and the zeros that fill its last block. An empty file has none.
+    Content(usize),
+    /// The two zero blocks, the last deflate block, and the end of the member.
+    End,
 }
 
 impl Layout {
     /// The layout of a tree's archive.
     pub fn new(tree: &ModelTree) -> Self {
-        let mut at = 0;
-        let mut crc32 = 0;
-        let mut starts = Vec::with_capacity(tree.files.len());
-        for file in &tree.files {
+        let mut row = Row::default();
+        let (mut plain, mut crc32) = (0, 0);
+        row.push(gzip::HEADER.len() as u64, Kind::Magic);
+        for (n, file) in tree.files.iter().enumerate() {
             let header = tar_header(file);
             let (size, padding) = (file.stamp.size, tar::padding(file.stamp.size));
-            starts.push((at, at + header.len() as u64));
-            at += header.len() as u64 + size + padding;
+            row.push(gzip::framed(header.len() as u64), Kind::Header(n));
+            row.push(gzip::framed(size + padding), Kind::Content(n));
+            plain += header.len() as u64 + size + padding;
             let header_crc = checksum(CrcAlgorithm::Crc32IsoHdlc, &header);
             crc32 = combine(crc32, header_crc, header.len() as u64);
             crc32 = combine(crc32, u64::from(file.digest.crc32), size);
             crc32 = combine(crc32, zeros_crc(padding), padding);
         }
+        row.push(end_len(), Kind::End);
         crc32 = combine(crc32, zeros_crc(tar::END), tar::END);
-        let content = at + tar::END;
         // A CRC-32 in a u64.
-        Layout { total: gzip::total(content), content, starts, crc32: crc32 as u32 }
+        Layout { total: row.at, segments: row.segments, plain: plain + tar::END, crc32: crc32 as u32 }
     }
 
     /// The byte range of every part of `part_size` bytes; the last may be shorter.
@@ -59,50 +74,62 @@ impl Layout {
         (0..self.total.div_ceil(size)).map(|n| n * size..self.total.min((n + 1) * size)).collect()
     }
 
-    /// Bytes of the tar file.
-    pub(super) fn content(&self) -> u64 {
-        self.content
+    /// All segments, in order.
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
-    /// CRC-32 of the tar file.
-    pub(super) fn crc32(&self) -> u32 {
-        self.crc32
+    /// The segments that a range touches.
+    pub(super) fn touched(&self, range: &Range<u64>) -> &[Segment] {
+        let first = self.segments.partition_point(|s| s.range.end <= range.start);
+        let end = self.segments.partition_point(|s| s.range.start < range.end);
+        &self.segments[first.min(end)..end]
     }
 
-    /// What a range of the tar file consists of, in order.
-    pub(super) fn pieces(&self, range: Range<u64>, tree: &ModelTree) -> Vec<Piece> {
-        let mut out = Vec::new();
-        let mut at = range.start;
-        let mut n = self.starts.partition_point(|&(header, _)| header <= at).saturating_sub(1);
-        while at < range.end {
-            let Some(&(header, bytes)) = self.starts.get(n) else {
-                out.push(Piece::Zeros(range.end - at));
-                break;
-            };
-            let end = bytes + tree.files[n].stamp.size;
-            let next = self.starts.get(n + 1).map_or(self.content, |&(header, _)| header);
-            let until = |limit: u64| limit.min(range.end);
-            if at < bytes {
-                out.push(Piece::Header(n, at - header..until(bytes) - header));
-                at = until(bytes);
-            }
-            if (bytes..end).contains(&at) && at < range.end {
-                out.push(Piece::Content(n, at - bytes..until(end) - bytes));
-                at = until(end);
-            }
-            if (end..next).contains(&at) && at < range.end {
-                out.push(Piece::Zeros(until(next) - at));
-                at = until(next);
-            }
-            n += 1;
-        }
+    /// All bytes of the last segment.
+    pub(super) fn end(&self) -> Vec<u8> {
+        // 1,024 bytes fit into a block.
+        let mut out = gzip::stored_header(tar::END as u16, true).to_vec();
+        out.resize(out.len() + tar::END as usize, 0);
+        out.extend(gzip::trailer(self.crc32, self.plain));
         out
+    }
+}
+
+/// Segments, one behind the other.
+#[derive(Default)]
+struct Row {
+    segments: Vec<Segment>,
+    at: u64,
+}
+
+impl Row {
+    fn push(&mut self, len: u64, kind: Kind) {
+        if len > 0 {
+            self.segments.push(Segment { range: self.at..self.at + len, kind });
+            self.at += len;
+        }
     }
 }
 
 /// The tar header of a file.
 pub(super) fn tar_header(file: &ModelFile) -> Vec<u8> {
     tar::header(&file.path, file.mode, file.stamp.size)
+}
+
+/// All bytes of the segment of a file's header.
+pub(super) fn header_segment(path: &str, mode: u32, size: u64) -> Vec<u8> {
+    gzip::stored(&tar::header(path, mode, size))
+}
+
+/// Bytes of the segment of a file's content, as it is kept when it is stored.
+pub(super) fn content_len(size: u64) -> u64 {
+    gzip::framed(size + tar::padding(size))
+}
+
+/// Bytes of the last segment.
+pub(super) fn end_len() -> u64 {
+    gzip::framed(tar::END) + gzip::TRAILER
 }
 
 fn combine(first: u64, second: u64, second_len: u64) -> u64 {

@@ -9,13 +9,19 @@ use crate::local::models::ModelTree;
 
 /// Version of the archive's format. It is part of the identity: raise it whenever the same files would give other
 /// bytes.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Hex digits of the identity in a key: 96 bits, far from any collision and short enough to read.
 const KEY_DIGITS: usize = 24;
 
+/// Name of an archive's index.
+pub const INDEX: &str = "index.json";
+
+/// Name of an archive.
+pub const ARCHIVE: &str = "model.tar.gz";
+
 /// How the bytes of a file are kept in the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// As they are, in stored deflate blocks. Weights do not compress.
@@ -73,7 +79,7 @@ impl Manifest {
     pub fn key(&self, packaging: Packaging) -> Result<String> {
         let base = self.base()?;
         Ok(match packaging {
-            Packaging::Tar => format!("{base}/model.tar.gz"),
+            Packaging::Tar => format!("{base}/{ARCHIVE}"),
             Packaging::Uncompressed => format!("{base}/files/"),
         })
     }
@@ -82,6 +88,11 @@ impl Manifest {
     /// prefix. It is written last, so where it is, the artifact is complete.
     pub fn manifest_key(&self) -> Result<String> {
         Ok(format!("{}/manifest.json", self.base()?))
+    }
+
+    /// The key of the archive's index ([`super::Index`]), beside the archive.
+    pub fn index_key(&self) -> Result<String> {
+        Ok(format!("{}/{INDEX}", self.base()?))
     }
 
     fn base(&self) -> Result<String> {

@@ -148,8 +148,9 @@ fn a_file_over_eight_gibibytes_has_a_pax_size() {
     assert_eq!(python(script, &head), format!("big {size} {{'size': '{size}'}}\n"));
 
     // One pax header, its records, the header, the file in whole blocks, the end.
-    let content = 3 * 512 + size.next_multiple_of(512) + 1024;
-    assert_eq!(total, 10 + content + 5 * content.div_ceil(65_535) + 8);
+    let (header, content) = (3 * 512, size.next_multiple_of(512));
+    assert_eq!(total, 10 + (5 + header) + content + 5 * content.div_ceil(65_535) + (5 + 1024) + 8);
+    let content = header + content + 1024;
     assert_eq!(archive.range(total - 4..total).unwrap(), (content as u32).to_le_bytes());
     assert_eq!(archive.total(), total);
 }
@@ -187,7 +188,7 @@ fn the_canonical_manifest_and_the_keys_stay_as_they_are() {
     let manifest = Manifest::of(&tree(dir.path()));
     assert_eq!(
         manifest.canonical().unwrap(),
-        r#"{"format":1,"files":[{"path":"a","mode":"0644","size":9,"sha256":"15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225","codec":"stored"}]}"#
+        r#"{"format":2,"files":[{"path":"a","mode":"0644","size":9,"sha256":"15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225","codec":"stored"}]}"#
     );
     let hex = &manifest.identity().unwrap()[..24];
     assert_eq!(manifest.key(Packaging::Tar).unwrap(), format!("models/{hex}/model.tar.gz"));
@@ -200,8 +201,7 @@ fn a_file_that_changes_while_it_is_packed_is_an_error() {
     let dir = sample();
     let tree = tree(dir.path());
     let archive = Archive::new(tree.clone(), 16 << 20);
-    archive.produce(1).unwrap();
-    archive.verify(0).unwrap();
+    archive.verify(archive.produce(1).unwrap().crc64nvme).unwrap();
     let path = dir.path().join("loras/block");
     std::fs::write(&path, noise(512, 9)).unwrap();
     let e = archive.produce(1).unwrap_err();
@@ -277,10 +277,61 @@ proptest! {
             joined.splice(0..0, part.body.iter().copied());
         }
         prop_assert!(joined == bytes);
-        archive.verify(0).unwrap();
+        archive.verify(checksum(CrcAlgorithm::Crc64Nvme, &bytes)).unwrap();
+        prop_assert!(archive.verify(0).is_err());
         let end = bytes.len() as f64;
         let (a, b) = ((cut.0 * end) as usize, (cut.1 * end) as usize);
         let (a, b) = (a.min(b), a.max(b));
         prop_assert!(archive.range(a as u64..b as u64).unwrap() == bytes[a..b]);
     }
+}
+
+#[test]
+fn a_file_has_the_same_bytes_wherever_it_is() {
+    let file = noise(150_000, 5);
+    let segment = |files: &[(&str, Vec<u8>)], n: usize| {
+        let dir = directory(files);
+        let archive = Archive::new(tree(dir.path()), 16 << 20);
+        archive.produce(1).unwrap();
+        let file = &archive.index().unwrap().0.files[n];
+        archive.range(file.start..file.start + file.length).unwrap()
+    };
+    let alone = segment(&[("m", file.clone())], 0);
+    let behind = segment(&[("a", noise(70_001, 6)), ("b/another-name", file.clone())], 1);
+    assert!(alone == behind);
+    assert!(alone.len() > file.len());
+}
+
+#[test]
+fn an_index_that_contradicts_itself_is_of_no_use() {
+    let dir = sample();
+    let archive = Archive::new(tree(dir.path()), 16 << 20);
+    archive.produce(1).unwrap();
+    let (index, _) = archive.index().unwrap();
+    let read = |change: &dyn Fn(&mut Index)| {
+        let mut index = index.clone();
+        change(&mut index);
+        Index::parse(index.text().unwrap().as_bytes())
+    };
+    assert_eq!(read(&|_| ()), Some(index.clone()));
+    assert_eq!(read(&|i| i.format += 1), None);
+    assert_eq!(read(&|i| i.size = 100), None);
+    assert_eq!(read(&|i| i.files[1].start += 1), None);
+    assert_eq!(read(&|i| i.files[0].length -= 1), None);
+    assert_eq!(read(&|i| i.files[0].size += 1_000_000), None);
+    assert_eq!(read(&|i| i.files[0].mode = "rwx".into()), None);
+    assert_eq!(read(&|i| drop(i.files.pop())), None);
+    assert_eq!(Index::parse(b"{}"), None);
+}
+
+#[test]
+fn written_in_order_it_is_the_archive() {
+    let dir = sample();
+    let tree = tree(dir.path());
+    let mut out = Vec::new();
+    write(&Archive::new(tree.clone(), 10_000), &mut out).unwrap();
+    assert!(out == whole(&tree));
+    std::fs::write(dir.path().join("loras/block"), b"other").unwrap();
+    let e = write(&Archive::new(tree, 10_000), &mut Vec::new()).unwrap_err();
+    assert!(e.to_string().contains("loras/block"), "{e}");
 }

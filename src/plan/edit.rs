@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::service::{Readiness, has_endpoint, readiness};
-use super::{Deployed, ImagePlan, LocalModel, ModelPlan, Plan, Step, StepKind, World, busy, target};
+use super::{Deployed, ImagePlan, LocalModel, ModelPlan, Plan, Step, StepKind, World, busy, room, target};
 use crate::cloud::Map;
 use crate::config::ScheduleEntry;
 use crate::error::{Error, Kind, Result};
@@ -130,6 +130,18 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
             }
         }
     };
+    let tight = match model {
+        LocalModel::Tree { bytes, .. } => {
+            let number = |name: &str| parameters.get(name).and_then(|n| n.parse().ok()).filter(|&n| n > 0);
+            let place = room::Place {
+                instance_type: parameters.get("SageMakerInstanceType").map_or("", String::as_str),
+                volume_gb: number("VolumeSizeInGB"),
+                download_timeout: number("ModelDataDownloadTimeout"),
+            };
+            room::check(place, settings.config.models.packaging, *bytes)?
+        }
+        _ => None,
+    };
     let label = &settings.config.models.version;
     let hash = stack::version_hash(&template, &parameters, &pseudo)?;
     let live = stack::version_hash(&template, &deployed.stack.parameters, &pseudo)?;
@@ -141,6 +153,7 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
     }
     let mut plan = edited(settings, world, deployed, &template, parameters, "service: model")?;
     plan.model = model_plan;
+    plan.notes.extend(tight);
     plan.growth = super::growth::growth(world, &plan.service);
     Ok(plan)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, ModelAction, ModelArgs, Verb};
 use crate::config::load::{self, Loaded, Override};
 use crate::config::problem::Problems;
 use crate::config::tree::{Node, Origin};
@@ -138,6 +138,7 @@ pub fn resolve(cli: &Cli, ambient: &Ambient<'_>) -> Result<Settings> {
         Verb::Plan(plan) => (plan.local.rehash, plan.local.handler.as_ref(), false, false),
         Verb::Render(render) => (render.local.rehash, render.local.handler.as_ref(), false, false),
         Verb::UpdateModel(update) => (update.rehash, None, update.keep_on_failure, false),
+        Verb::Model(ModelArgs { action: ModelAction::Push { rehash, .. } }) => (*rehash, None, false, false),
         _ => (false, None, false, false),
     };
     let handler = pick(text(handler), "--handler", ambient, "COMFY_DEPLOY_HANDLER");

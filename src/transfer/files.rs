@@ -41,7 +41,7 @@ pub async fn upload_files(
     let bytes = files.iter().map(|(_, source)| source.total()).sum();
     let (last_key, last_body) = last;
     if sender.retrying(|| objects.head(bucket, last_key)).await?.is_some() {
-        return Ok(Uploaded { bytes, crc64nvme: None, already: true });
+        return Ok(Uploaded { bytes, crc64nvme: None, already: true, spared: bytes });
     }
     let label = format!("uploading {} files", files.len());
     reporter.report(Event::Begin { task: options.task, label, total: Some(bytes) });
@@ -54,5 +54,6 @@ pub async fn upload_files(
     sender.retrying(|| objects.put(bucket, last_key, last_body.clone(), &put)).await?;
     let new = sent.iter().filter(|u| !u.already).count();
     reporter.report(Event::End { task: options.task, summary: format!("{new} of {} files uploaded", sent.len()) });
-    Ok(Uploaded { bytes, crc64nvme: None, already: false })
+    let spared = sent.iter().map(|u| u.spared).sum();
+    Ok(Uploaded { bytes, crc64nvme: None, already: false, spared })
 }

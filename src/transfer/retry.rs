@@ -32,6 +32,12 @@ pub(super) fn transient(error: &Error) -> bool {
     }
 }
 
+/// Whether the service asks for fewer requests.
+pub(super) fn slow_down(error: &Error) -> bool {
+    let asks = ["SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"];
+    error.aws().is_some_and(|aws| asks.contains(&aws.code.as_str()) || matches!(aws.status, Some(429 | 503)))
+}
+
 /// Runs `call` until it succeeds, fails in a way that is not worth trying `again`, or `attempts` are used up.
 pub(super) async fn retrying<T, F: Future<Output = Result<T>>>(
     attempts: u32,

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -7,181 +6,10 @@ use crc_fast::{CrcAlgorithm, checksum};
 
 use super::retry::{transient, wait};
 use super::*;
+use crate::cloud::fake::{Fake, service, sum};
 use crate::cloud::{BucketState, ObjectHead, Objects, OpenUpload, PartDone, Written};
-use crate::error::{Kind, ServiceError};
+use crate::error::Kind;
 use crate::progress::{Event, Reporter, Silent};
-
-/// An S3 in memory, with the checks S3 makes.
-#[derive(Default)]
-struct Fake(Mutex<State>);
-
-type Parts = BTreeMap<u32, (Bytes, String)>;
-
-#[derive(Default)]
-struct State {
-    objects: BTreeMap<String, (Bytes, String)>,
-    /// By upload id: the key, and the parts with their checksums.
-    uploads: BTreeMap<String, (String, Parts)>,
-    /// Operation, or operation and part (`part 2`), and the errors of its next calls.
-    faults: BTreeMap<String, Vec<Error>>,
-    /// Operations in order, parts with their numbers.
-    calls: Vec<String>,
-    begun: u32,
-    /// A key that another run creates just before it is completed here.
-    race: Option<(String, Bytes)>,
-}
-
-fn service(code: &str, status: Option<u16>) -> Error {
-    Error::service("failed", ServiceError { code: code.into(), status, ..Default::default() })
-}
-
-fn sum(bytes: &[u8]) -> String {
-    crc64_text(checksum(CrcAlgorithm::Crc64Nvme, bytes))
-}
-
-impl Fake {
-    fn with(change: impl FnOnce(&mut State)) -> Arc<Self> {
-        let fake = Fake::default();
-        change(&mut fake.0.lock().unwrap());
-        Arc::new(fake)
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap()
-    }
-
-    fn call(&self, name: String) -> Result<std::sync::MutexGuard<'_, State>> {
-        let mut state = self.state();
-        state.calls.push(name.clone());
-        match state.faults.get_mut(&name).and_then(Vec::pop) {
-            Some(error) => Err(error),
-            None => Ok(state),
-        }
-    }
-
-    fn sent(&self) -> Vec<String> {
-        let mut sent: Vec<_> = self.state().calls.iter().filter(|c| c.starts_with("part ")).cloned().collect();
-        sent.sort();
-        sent
-    }
-}
-
-#[async_trait]
-impl Objects for Fake {
-    async fn bucket(&self, _: &str) -> Result<BucketState> {
-        Ok(BucketState::Owned)
-    }
-
-    async fn bucket_tags(&self, _: &str) -> Result<crate::cloud::Map> {
-        Ok(Default::default())
-    }
-
-    async fn head(&self, _: &str, key: &str) -> Result<Option<ObjectHead>> {
-        Ok(self.call("head".into())?.objects.get(key).map(|(body, crc)| ObjectHead {
-            size: body.len() as u64,
-            crc64nvme: Some(crc.clone()),
-            etag: None,
-            version_id: None,
-            metadata: Default::default(),
-        }))
-    }
-
-    async fn get(&self, _: &str, key: &str) -> Result<Option<Bytes>> {
-        Ok(self.state().objects.get(key).map(|o| o.0.clone()))
-    }
-
-    async fn put(&self, _: &str, key: &str, body: Bytes, options: &PutOptions) -> Result<Written> {
-        assert!(options.if_absent, "nothing is ever overwritten");
-        let mut state = self.call(format!("put {key}"))?;
-        if state.objects.contains_key(key) {
-            return Ok(Written::AlreadyThere);
-        }
-        let crc = sum(&body);
-        state.objects.insert(key.into(), (body, crc));
-        Ok(Written::Created)
-    }
-
-    async fn list(&self, _: &str, prefix: &str) -> Result<Vec<(String, u64)>> {
-        let state = self.state();
-        let under = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
-        Ok(under.map(|(key, (body, _))| (key.clone(), body.len() as u64)).collect())
-    }
-
-    async fn delete(&self, _: &str, key: &str) -> Result<()> {
-        self.state().objects.remove(key);
-        Ok(())
-    }
-
-    async fn begin_upload(&self, _: &str, key: &str, _: &PutOptions) -> Result<String> {
-        let mut state = self.call("begin".into())?;
-        state.begun += 1;
-        let id = format!("new-{}", state.begun);
-        state.uploads.insert(id.clone(), (key.into(), BTreeMap::new()));
-        Ok(id)
-    }
-
-    async fn upload_part(&self, _: &str, _: &str, id: &str, number: u32, body: Bytes, crc: &str) -> Result<PartDone> {
-        tokio::task::yield_now().await;
-        let mut state = self.call(format!("part {number}"))?;
-        assert_eq!(crc, sum(&body));
-        let (_, parts) = state.uploads.get_mut(id).ok_or_else(|| service("NoSuchUpload", Some(404)))?;
-        let size = body.len() as u64;
-        parts.insert(number, (body, crc.into()));
-        Ok(PartDone { number, etag: format!("\"{number}\""), size, crc64nvme: crc.into() })
-    }
-
-    async fn complete_upload(
-        &self,
-        _: &str,
-        key: &str,
-        id: &str,
-        parts: &[PartDone],
-        crc: &str,
-        size: u64,
-        if_absent: bool,
-    ) -> Result<Written> {
-        assert!(if_absent);
-        let mut state = self.call("complete".into())?;
-        if let Some((key, body)) = state.race.take() {
-            let crc = sum(&body);
-            state.objects.insert(key, (body, crc));
-        }
-        if state.objects.contains_key(key) {
-            return Ok(Written::AlreadyThere);
-        }
-        let (_, have) = state.uploads.remove(id).ok_or_else(|| service("NoSuchUpload", Some(404)))?;
-        let body: Vec<u8> = parts.iter().flat_map(|p| have[&p.number].0.clone()).collect();
-        assert_eq!((body.len() as u64, sum(&body).as_str()), (size, crc));
-        state.objects.insert(key.into(), (body.into(), crc.into()));
-        match state.faults.get_mut("answer of complete").and_then(Vec::pop) {
-            Some(error) => Err(error),
-            None => Ok(Written::Created),
-        }
-    }
-
-    async fn abort_upload(&self, _: &str, _: &str, id: &str) -> Result<()> {
-        self.call("abort".into())?.uploads.remove(id);
-        Ok(())
-    }
-
-    async fn open_uploads(&self, _: &str, prefix: &str) -> Result<Vec<OpenUpload>> {
-        let state = self.state();
-        let under = state.uploads.iter().filter(|(_, (key, _))| key.starts_with(prefix));
-        Ok(under.map(|(id, (key, _))| OpenUpload { key: key.clone(), upload_id: id.clone(), initiated: 0 }).collect())
-    }
-
-    async fn parts(&self, _: &str, _: &str, id: &str) -> Result<Vec<PartDone>> {
-        let state = self.call("parts".into())?;
-        let (_, parts) = state.uploads.get(id).ok_or_else(|| service("NoSuchUpload", Some(404)))?;
-        let done = |(&number, (body, crc)): (&u32, &(Bytes, String))| PartDone {
-            number,
-            etag: format!("\"{number}\""),
-            size: body.len() as u64,
-            crc64nvme: crc.clone(),
-        };
-        Ok(parts.iter().map(done).collect())
-    }
-}
 
 /// Parts of given bytes, which counts how many bytes live.
 struct Text {
@@ -253,7 +81,7 @@ const ABC: [&str; 3] = ["aaaa", "bbbb", "cc"];
 async fn parts_become_one_object_with_its_checksum() {
     let fake = Fake::with(|_| ());
     let uploaded = send(&fake, Text::new(&ABC)).await.unwrap();
-    assert_eq!(uploaded, Uploaded { bytes: 10, crc64nvme: Some(sum(b"aaaabbbbcc")), already: false });
+    assert_eq!(uploaded, Uploaded { bytes: 10, crc64nvme: Some(sum(b"aaaabbbbcc")), already: false, spared: 0 });
     assert_eq!(fake.state().objects["k/model.tar.gz"].0, "aaaabbbbcc");
     assert!(fake.state().uploads.is_empty());
 }
@@ -262,7 +90,7 @@ async fn parts_become_one_object_with_its_checksum() {
 async fn one_part_is_one_request() {
     let fake = Fake::with(|s| drop(s.faults.insert("put k/model.tar.gz".into(), vec![service("SlowDown", Some(503))])));
     let uploaded = send(&fake, Text::new(&["abc"])).await.unwrap();
-    assert_eq!(uploaded, Uploaded { bytes: 3, crc64nvme: Some(sum(b"abc")), already: false });
+    assert_eq!(uploaded, Uploaded { bytes: 3, crc64nvme: Some(sum(b"abc")), already: false, spared: 0 });
     assert_eq!(fake.state().calls, ["head", "put k/model.tar.gz", "put k/model.tar.gz"]);
 }
 
@@ -424,6 +252,12 @@ impl Objects for Forgetful {
         self.0.fetch_add(size, Ordering::SeqCst);
         Ok(PartDone { number, etag: String::new(), size, crc64nvme: crc.into() })
     }
+    async fn copy_part(&self, _: &str, _: &str, _: &str, _: u32, _: &CopySource, _: Range<u64>) -> Result<PartDone> {
+        unreachable!("nothing is copied here")
+    }
+    async fn copy(&self, _: &str, _: &str, _: &CopySource, _: &PutOptions) -> Result<Option<String>> {
+        unreachable!("nothing is copied here")
+    }
     async fn complete_upload(
         &self,
         _: &str,
@@ -537,4 +371,94 @@ fn waits_double_up_to_a_limit_and_are_never_none() {
     assert_eq!(wait(step, 3, 1.0), step * 4);
     assert_eq!(wait(step, 3, 0.0), step * 2);
     assert_eq!(wait(step, 60, 1.0), Duration::from_secs(20));
+}
+
+/// Three parts, of which the second is copied from `old`, and a companion.
+struct Mixed {
+    parts: [&'static str; 3],
+    etag: String,
+}
+
+impl PartSource for Mixed {
+    fn count(&self) -> u32 {
+        3
+    }
+    fn size(&self, number: u32) -> u64 {
+        self.parts[number as usize - 1].len() as u64
+    }
+    fn produce(&self, number: u32) -> Result<Part> {
+        assert_ne!(number, 2, "it is copied");
+        let body = Bytes::from(self.parts[number as usize - 1]);
+        Ok(Part { crc64nvme: checksum(CrcAlgorithm::Crc64Nvme, &body), body })
+    }
+    fn copy(&self, number: u32) -> Option<(CopySource, Range<u64>)> {
+        let source = CopySource { key: "old".into(), etag: self.etag.clone(), version_id: None };
+        (number == 2).then_some((source, 2..6))
+    }
+    fn whole(&self) -> Option<Source> {
+        Some(Arc::new(Text::new(&self.parts)))
+    }
+    fn companion(&self) -> Result<Option<Companion>> {
+        Ok(Some(Companion { key: "k/index.json".into(), body: Bytes::from_static(b"{}") }))
+    }
+    fn verify(&self, crc64nvme: u64) -> Result<()> {
+        let right = checksum(CrcAlgorithm::Crc64Nvme, self.parts.concat().as_bytes());
+        if crc64nvme == right { Ok(()) } else { Err(Error::failed("it is not what it should be")) }
+    }
+}
+
+fn mixed(old: &'static str) -> (Arc<Fake>, Mixed) {
+    let fake = Fake::with(|s| drop(s.objects.insert("old".into(), (Bytes::from(old), sum(old.as_bytes())))));
+    (fake, Mixed { parts: ABC, etag: format!("\"{}\"", sum(old.as_bytes())) })
+}
+
+#[tokio::test]
+async fn what_is_there_is_copied_and_the_companion_is_there_before_the_object() {
+    let (fake, source) = mixed("xxbbbbxx");
+    let uploaded = upload(fake.clone(), "b", "k/model.tar.gz", source, &options(), &Silent).await.unwrap();
+    assert_eq!((uploaded.bytes, uploaded.spared), (10, 4));
+    assert_eq!(fake.state().objects["k/model.tar.gz"].0, "aaaabbbbcc");
+    assert_eq!(fake.sent(), ["part 1", "part 3"]);
+    let calls = fake.state().calls.clone();
+    let at = |name: &str| calls.iter().position(|c| c == name).unwrap();
+    assert!(at("put k/index.json") < at("complete"));
+}
+
+#[tokio::test]
+async fn when_nothing_can_be_copied_the_whole_is_sent_and_said_so() {
+    let change: [fn(&mut Mixed, &Fake); 4] = [
+        |_, fake| drop(fake.state().objects.remove("old")),
+        |source, _| source.etag = "\"another\"".into(),
+        |_, fake| drop(fake.state().objects.insert("old".into(), ("xxbbXbxx".into(), sum(b"xxbbbbxx")))),
+        |_, fake| drop(fake.state().faults.insert("copy 2".into(), vec![service("AccessDenied", Some(403))])),
+    ];
+    for change in change {
+        let (fake, mut source) = mixed("xxbbbbxx");
+        change(&mut source, &fake);
+        let said = Said::default();
+        let uploaded = upload(fake.clone(), "b", "k/model.tar.gz", source, &options(), &said).await.unwrap();
+        assert_eq!(fake.state().objects["k/model.tar.gz"].0, "aaaabbbbcc");
+        assert!(uploaded.spared < 10 && fake.state().uploads.is_empty());
+        let said = said.0.into_inner().unwrap();
+        assert!(said.iter().any(|line| line.contains("sent as a whole")), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_slow_to_come_is_tried_again() {
+    let (fake, source) = mixed("xxbbbbxx");
+    fake.state().faults.insert("copy 2".into(), vec![service("SlowDown", Some(503)), service("InternalError", None)]);
+    let uploaded = upload(fake.clone(), "b", "k/model.tar.gz", source, &options(), &Silent).await.unwrap();
+    assert_eq!(uploaded.spared, 4);
+}
+
+#[derive(Default)]
+struct Said(std::sync::Mutex<Vec<String>>);
+
+impl Reporter for Said {
+    fn report(&self, event: Event) {
+        if let Event::Warning(text) = event {
+            self.0.lock().unwrap().push(text);
+        }
+    }
 }

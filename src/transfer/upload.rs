@@ -1,6 +1,7 @@
 //! One object, in one request or in parts.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,8 +10,9 @@ use futures::stream::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::retry::{retrying, transient};
-use super::{MIB, Options, Part, PartSource, Source, crc64_text};
+use super::pace::Pace;
+use super::retry::{retrying, slow_down, transient};
+use super::{CopySource, MIB, Options, Part, PartSource, Source, crc64_text, crc64_value};
 use crate::cloud::{Objects, PartDone, PutOptions, Written};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Reporter};
@@ -27,6 +29,8 @@ pub struct Uploaded {
     pub crc64nvme: Option<String>,
     /// Whether it was there before, so that nothing was sent in the end.
     pub already: bool,
+    /// Of its bytes those that were copied from another object, or had arrived in an earlier run.
+    pub spared: u64,
 }
 
 /// Sends one object, unless it is there. Finished parts of an interrupted run are found and not sent again.
@@ -65,6 +69,7 @@ pub(super) struct Sender<'a> {
     /// One permit per MiB.
     memory: Semaphore,
     permits: u32,
+    pace: Pace,
     done: AtomicU64,
 }
 
@@ -72,6 +77,8 @@ pub(super) struct Sender<'a> {
 enum Stop {
     /// The content cannot be made any more.
     Source(Error),
+    /// What parts are copied from is gone, is another object, or cannot be read.
+    Base(Error),
     /// S3 does not know the upload, or not any longer. `completing`: it may have been completed, the answer was lost.
     Gone { completing: bool },
     /// Anything else.
@@ -103,7 +110,8 @@ impl<'a> Sender<'a> {
         let permits = u32::try_from(options.memory / MIB).unwrap_or(u32::MAX).clamp(1, 1 << 20);
         let put = PutOptions { if_absent: true, ..options.put.clone() };
         let memory = Semaphore::new(permits as usize);
-        Sender { objects, bucket, options, put, reporter, memory, permits, done: AtomicU64::new(0) }
+        let pace = Pace::new(options.parallel);
+        Sender { objects, bucket, options, put, reporter, memory, permits, pace, done: AtomicU64::new(0) }
     }
 
     /// Sends one object, unless it is there.
@@ -112,20 +120,28 @@ impl<'a> Sender<'a> {
             self.progress(source.total());
             return Ok(there);
         }
-        if source.count() == 1 {
-            return self.single(key, source).await;
-        }
+        let mut source = source.clone();
         for _ in 0..ROUNDS {
             let before = self.done.load(Ordering::Relaxed);
-            match self.multipart(key, source).await {
+            let sent =
+                if source.count() == 1 { self.single(key, &source).await } else { self.multipart(key, &source).await };
+            match sent {
                 Ok(uploaded) => return Ok(uploaded),
                 Err(Stop::Source(e)) => return Err(e),
                 Err(Stop::Service(e)) if e.hint().is_some() => return Err(e),
                 Err(Stop::Service(e)) => {
                     return Err(e.next("run the same command again; it sends only what is missing"));
                 }
+                Err(Stop::Base(e)) => {
+                    let Some(whole) = source.whole() else { return Err(e) };
+                    let name = key.rsplit('/').next().unwrap_or(key);
+                    self.reporter
+                        .report(Event::Warning(format!("{name} is sent as a whole, for nothing can be copied: {e}")));
+                    source = whole;
+                    self.done.store(before, Ordering::Relaxed);
+                }
                 Err(Stop::Gone { completing }) => {
-                    if let Some(there) = self.existing(key, source).await? {
+                    if let Some(there) = self.existing(key, &source).await? {
                         return Ok(Uploaded { already: !completing, ..there });
                     }
                     self.done.store(before, Ordering::Relaxed);
@@ -147,21 +163,57 @@ impl<'a> Sender<'a> {
                 .why(format!("it has {size} bytes; what belongs there has {total}, and keys are made of the content"))
                 .next(format!("delete it (aws s3 rm s3://{bucket}/{key}), then run the same command again")));
         }
-        Ok(Some(Uploaded { bytes: head.size, crc64nvme: head.crc64nvme, already: true }))
+        Ok(Some(Uploaded { bytes: head.size, crc64nvme: head.crc64nvme, already: true, spared: head.size }))
     }
 
-    /// One PutObject.
-    async fn single(&self, key: &str, source: &Source) -> Result<Uploaded> {
-        let _permit = self.permit(source.size(1)).await?;
-        let part = produce(source, 1).await?;
-        source.verify(part.crc64nvme)?;
-        let again = |e: &Error| transient(e) || conflict(e);
+    /// One PutObject, or one CopyObject.
+    async fn single(&self, key: &str, source: &Source) -> Result<Uploaded, Stop> {
+        if let Some((from, range)) = source.copy(1) {
+            return self.copied(key, source, &from, range.end - range.start).await;
+        }
+        let _permit = self.permit(source.size(1)).await.map_err(Stop::Service)?;
+        let part = produce(source, 1).await.map_err(Stop::Source)?;
+        source.verify(part.crc64nvme).map_err(Stop::Source)?;
+        self.companion(source).await?;
+        let _lane = self.pace.lane().await.map_err(Stop::Service)?;
+        let again = |e: &Error| self.again(e) || conflict(e);
         let put = || self.objects.put(self.bucket, key, part.body.clone(), &self.put);
-        let written = retrying(self.options.attempts, self.options.back_off, again, put).await?;
+        let written =
+            retrying(self.options.attempts, self.options.back_off, again, put).await.map_err(Stop::Service)?;
+        self.pace.went_well();
         let bytes = part.body.len() as u64;
         self.progress(bytes);
         let already = written == Written::AlreadyThere;
-        Ok(Uploaded { bytes, crc64nvme: Some(crc64_text(part.crc64nvme)), already })
+        Ok(Uploaded { bytes, crc64nvme: Some(crc64_text(part.crc64nvme)), already, spared: 0 })
+    }
+
+    /// One CopyObject. What was copied is compared with what was meant, and removed if it is something else.
+    async fn copied(&self, key: &str, source: &Source, from: &CopySource, bytes: u64) -> Result<Uploaded, Stop> {
+        let sum = {
+            let _lane = self.pace.lane().await.map_err(Stop::Service)?;
+            let copy = || self.objects.copy(self.bucket, key, from, &self.put);
+            self.retrying(copy).await.map_err(Stop::Base)?
+        };
+        self.pace.went_well();
+        let wanted = source.crc64nvme().map(crc64_text);
+        if let (Some(wanted), Some(sum)) = (&wanted, &sum)
+            && wanted != sum
+        {
+            self.retrying(|| self.objects.delete(self.bucket, key)).await.map_err(Stop::Service)?;
+            return Err(Stop::Base(Error::failed(format!("{} is not what its manifest says", from.key))));
+        }
+        self.progress(bytes);
+        Ok(Uploaded { bytes, crc64nvme: sum.or(wanted), already: false, spared: bytes })
+    }
+
+    /// Writes what must be there before the object is.
+    async fn companion(&self, source: &Source) -> Result<(), Stop> {
+        let Some(companion) = source.companion().map_err(Stop::Source)? else { return Ok(()) };
+        let put = PutOptions { content_type: Some("application/json".into()), ..self.put.clone() };
+        let write = || self.objects.put(self.bucket, &companion.key, companion.body.clone(), &put);
+        let again = |e: &Error| self.again(e) || conflict(e);
+        retrying(self.options.attempts, self.options.back_off, again, write).await.map_err(Stop::Service)?;
+        Ok(())
     }
 
     async fn multipart(&self, key: &str, source: &Source) -> Result<Uploaded, Stop> {
@@ -225,19 +277,23 @@ impl<'a> Sender<'a> {
         have: HashMap<u32, PartDone>,
         source: &Source,
     ) -> Result<Uploaded, Stop> {
-        let mut sent: Vec<(PartDone, u64)> = futures::stream::iter(1..=source.count())
+        let mut sent: Vec<SentPart> = futures::stream::iter(1..=source.count())
             .map(|number| self.part(key, id, number, have.get(&number), source))
             .buffer_unordered(self.options.parallel.max(1))
             .try_collect()
             .await?;
-        sent.sort_unstable_by_key(|(part, _)| part.number);
-        let (mut crc, mut bytes) = (0, 0);
-        for (part, sum) in &sent {
+        sent.sort_unstable_by_key(|sent| sent.part.number);
+        let (mut crc, mut bytes, mut spared) = (0, 0, 0);
+        for SentPart { part, sum, new } in &sent {
             crc = if bytes == 0 { *sum } else { checksum_combine(CrcAlgorithm::Crc64Nvme, crc, *sum, part.size) };
             bytes += part.size;
+            spared += if *new { 0 } else { part.size };
         }
-        source.verify(crc).map_err(Stop::Source)?;
-        let parts: Vec<PartDone> = sent.into_iter().map(|(part, _)| part).collect();
+        // With copies in it, it may be the copies that are not what they should be; all else shows again when the
+        // whole is sent.
+        source.verify(crc).map_err(|e| if source.whole().is_some() { Stop::Base(e) } else { Stop::Source(e) })?;
+        self.companion(source).await?;
+        let parts: Vec<PartDone> = sent.into_iter().map(|sent| sent.part).collect();
         let text = crc64_text(crc);
         let mut tries = 0;
         let complete = || {
@@ -251,7 +307,8 @@ impl<'a> Sender<'a> {
             self.abort(key, id).await;
         }
         // After a try whose answer was lost, it is most likely ours.
-        Ok(Uploaded { bytes, crc64nvme: Some(text), already: written == Written::AlreadyThere && tries == 1 })
+        let already = written == Written::AlreadyThere && tries == 1;
+        Ok(Uploaded { bytes, crc64nvme: Some(text), already, spared })
     }
 
     /// Makes one part, and sends it unless S3 has it. Making is local and cheap, and only what was made now can be
@@ -263,15 +320,19 @@ impl<'a> Sender<'a> {
         number: u32,
         have: Option<&PartDone>,
         source: &Source,
-    ) -> Result<(PartDone, u64), Stop> {
+    ) -> Result<SentPart, Stop> {
         let size = source.size(number);
+        if let Some((from, range)) = source.copy(number) {
+            return self.copied_part(key, id, number, from, range).await;
+        }
         let _permit = self.permit(size).await.map_err(Stop::Service)?;
         let part = produce(source, number).await.map_err(Stop::Source)?;
         let text = crc64_text(part.crc64nvme);
         if let Some(have) = have.filter(|h| h.size == size && h.crc64nvme == text) {
             self.progress(size);
-            return Ok((have.clone(), part.crc64nvme));
+            return Ok(SentPart { part: have.clone(), sum: part.crc64nvme, new: false });
         }
+        let _lane = self.pace.lane().await.map_err(Stop::Service)?;
         let send = || {
             let (objects, body, text) = (self.objects.clone(), part.body.clone(), text.clone());
             let (bucket, key, id) = (self.bucket.to_owned(), key.to_owned(), id.to_owned());
@@ -279,9 +340,37 @@ impl<'a> Sender<'a> {
             task(async move { objects.upload_part(&bucket, &key, &id, number, body, &text).await })
         };
         let mut done = self.retrying(send).await.map_err(|e| Stop::of(e, false))?;
+        self.pace.went_well();
         done.size = size;
         self.progress(size);
-        Ok((done, part.crc64nvme))
+        Ok(SentPart { part: done, sum: part.crc64nvme, new: true })
+    }
+
+    /// Copies one part. It is copied again in every run: that sends nothing, and nothing here could say whether what an
+    /// earlier run left is right.
+    async fn copied_part(
+        &self,
+        key: &str,
+        id: &str,
+        number: u32,
+        from: CopySource,
+        range: Range<u64>,
+    ) -> Result<SentPart, Stop> {
+        let _lane = self.pace.lane().await.map_err(Stop::Service)?;
+        let copy = || self.objects.copy_part(self.bucket, key, id, number, &from, range.clone());
+        let part = match self.retrying(copy).await {
+            Ok(part) => part,
+            Err(e) if e.is_aws("NoSuchUpload") => return Err(Stop::Gone { completing: false }),
+            // It stays unreachable whatever is copied.
+            Err(e) if transient(&e) => return Err(Stop::Service(e)),
+            Err(e) => return Err(Stop::Base(e)),
+        };
+        self.pace.went_well();
+        let sum = crc64_value(&part.crc64nvme).ok_or_else(|| {
+            Stop::Base(Error::failed(format!("{} cannot be checked", from.key)).why("S3 does not say its CRC64NVME"))
+        })?;
+        self.progress(part.size);
+        Ok(SentPart { part, sum, new: false })
     }
 
     /// Room for a part. One that is larger than all the room there is waits until it is alone.
@@ -296,8 +385,24 @@ impl<'a> Sender<'a> {
     }
 
     pub(super) async fn retrying<T, F: Future<Output = Result<T>>>(&self, call: impl FnMut() -> F) -> Result<T> {
-        retrying(self.options.attempts, self.options.back_off, transient, call).await
+        retrying(self.options.attempts, self.options.back_off, |e| self.again(e), call).await
     }
+
+    /// Whether to try again; slower, if that is what S3 asks for.
+    fn again(&self, error: &Error) -> bool {
+        if slow_down(error) {
+            self.pace.slower();
+        }
+        transient(error)
+    }
+}
+
+/// A part that is there.
+struct SentPart {
+    part: PartDone,
+    sum: u64,
+    /// Whether its bytes went out now.
+    new: bool,
 }
 
 /// Makes a part on a thread where it may block.

@@ -17,6 +17,7 @@ mod invoke;
 mod models;
 mod oci;
 mod probe;
+mod push;
 mod stand_in;
 mod support;
 mod transcripts;

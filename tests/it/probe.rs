@@ -64,6 +64,11 @@ impl Bucket {
         serde_json::from_slice(&body).unwrap()
     }
 
+    /// An object's bytes.
+    pub fn bytes(&self, key: &str) -> Vec<u8> {
+        self.wait(self.cloud.objects.get(BUCKET, key)).unwrap_or_else(|| panic!("there is no {key}")).to_vec()
+    }
+
     /// Uploads that were begun and not ended; none without a bucket.
     pub fn open(&self) -> Vec<OpenUpload> {
         self.runtime.block_on(self.cloud.objects.open_uploads(BUCKET, "")).unwrap_or_default()

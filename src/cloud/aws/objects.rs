@@ -1,5 +1,6 @@
 //! S3.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,14 +9,16 @@ use async_trait::async_trait;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
+    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, MetadataDirective,
+    ServerSideEncryption,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::errors::{Context, causes, code, status};
-use crate::cloud::{BucketState, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Written};
+use crate::cloud::{BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Written};
 use crate::error::{Error, Result};
 
 /// The SDK counts a read timeout from the start of the request, so for a part it bounds the whole upload: 64 MiB in half
@@ -23,6 +26,8 @@ use crate::error::{Error, Result};
 const PART_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// S3 may think for minutes before it answers CompleteMultipartUpload of an object with thousands of parts.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// A copy is answered when it is done, at some hundred megabytes a second.
+const COPY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// How often a conditional write is repeated that collided with another one (409 ConditionalRequestConflict).
 const CONFLICT_TRIES: u64 = 4;
 
@@ -79,6 +84,21 @@ fn is_exists(code: &str) -> bool {
 
 fn place(bucket: &str, key: &str) -> String {
     format!("s3://{bucket}/{key}")
+}
+
+/// What S3 leaves as it is in a name ("Creating object key names", and the slash).
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// `x-amz-copy-source`, which is URL-encoded.
+fn copy_source(bucket: &str, source: &CopySource) -> String {
+    let place = format!("{bucket}/{}", utf8_percent_encode(&source.key, KEPT));
+    match &source.version_id {
+        // Where versions are not kept, or were not yet, the version is called so and cannot be asked for everywhere.
+        Some(version) if version != "null" => {
+            format!("{place}?versionId={}", utf8_percent_encode(version, KEPT))
+        }
+        _ => place,
+    }
 }
 
 /// As S3 writes it: big-endian, base64.
@@ -325,6 +345,68 @@ impl Objects for S3 {
                 Err(e) => return Err(self.context.explain("s3:PutObject", what(), &e)),
             }
         }
+    }
+
+    async fn copy_part(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload_id: &str,
+        number: u32,
+        source: &CopySource,
+        range: Range<u64>,
+    ) -> Result<PartDone> {
+        let what =
+            || format!("cannot copy part {number} of {} from {}", place(bucket, key), place(bucket, &source.key));
+        let size = range.end.saturating_sub(range.start);
+        let call = self
+            .client
+            .upload_part_copy()
+            .bucket(bucket)
+            .key(key)
+            .upload_id(upload_id)
+            .set_part_number(i32::try_from(number).ok())
+            .copy_source(copy_source(bucket, source))
+            .copy_source_if_match(&source.etag)
+            .copy_source_range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
+            .set_expected_bucket_owner(self.owner())
+            .set_expected_source_bucket_owner(self.owner());
+        let answer = call
+            .customize()
+            .config_override(patience(COPY_TIMEOUT))
+            .send()
+            .await
+            .map_err(|e| self.context.explain("s3:GetObject", what(), &e))?;
+        let result = answer.copy_part_result;
+        let crc64nvme = result.as_ref().and_then(|r| r.checksum_crc64_nvme.clone()).unwrap_or_default();
+        let etag = result.and_then(|r| r.e_tag);
+        let etag = etag.ok_or_else(|| Error::failed(what()).why("S3 answered without an ETag"))?;
+        Ok(PartDone { number, etag, size, crc64nvme })
+    }
+
+    async fn copy(&self, bucket: &str, key: &str, source: &CopySource, options: &PutOptions) -> Result<Option<String>> {
+        let mut call = self
+            .client
+            .copy_object()
+            .bucket(bucket)
+            .key(key)
+            .copy_source(copy_source(bucket, source))
+            .copy_source_if_match(&source.etag)
+            .metadata_directive(MetadataDirective::Replace)
+            .set_content_type(options.content_type.clone())
+            .set_metadata(Some(options.metadata.clone().into_iter().collect()))
+            .set_checksum_algorithm(self.crc64().then_some(ChecksumAlgorithm::Crc64Nvme))
+            .set_expected_bucket_owner(self.owner())
+            .set_expected_source_bucket_owner(self.owner());
+        if let Some(key) = &options.kms_key_arn {
+            call =
+                call.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(key).bucket_key_enabled(true);
+        }
+        let answer = call.customize().config_override(patience(COPY_TIMEOUT)).send().await.map_err(|e| {
+            let what = format!("cannot copy {} to {}", place(bucket, &source.key), place(bucket, key));
+            self.context.explain("s3:GetObject", what, &e)
+        })?;
+        Ok(answer.copy_object_result.and_then(|r| r.checksum_crc64_nvme))
     }
 
     async fn complete_upload(

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Connection, connect};
-use crate::cloud::{BucketState, ChangeRequest, ChangeSetState, Cloud, Map, PartDone, PutOptions, Written};
+use crate::cloud::{BucketState, ChangeRequest, ChangeSetState, Cloud, CopySource, Map, PartDone, PutOptions, Written};
 use crate::error::Kind;
 
 /// One canned answer.
@@ -380,4 +380,30 @@ async fn an_answer_that_makes_no_sense_is_not_taken_for_silence() {
     let (cloud, _) = stand_in(vec![answer(200, "<Surprise/>")]).await;
     let error = cloud.objects.parts("b", "k", "u").await.unwrap_err();
     assert!(error.reasons()[0].contains("does not make sense"), "{error}");
+}
+
+#[tokio::test]
+async fn copies_name_the_version_and_the_etag_that_were_looked_at() {
+    const PART: &str =
+        "<CopyPartResult><ETag>\"p\"</ETag><ChecksumCRC64NVME>AAAAAAAAAAA=</ChecksumCRC64NVME></CopyPartResult>";
+    const OBJECT: &str =
+        "<CopyObjectResult><ETag>\"o\"</ETag><ChecksumCRC64NVME>BBBBBBBBBBA=</ChecksumCRC64NVME></CopyObjectResult>";
+    const GONE: &str = "<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>";
+    let (cloud, log) = stand_in(vec![answer(200, PART), answer(200, OBJECT), answer(412, GONE)]).await;
+    let versioned =
+        CopySource { key: "models/1/a b+\u{fc}".into(), etag: "\"e1\"".into(), version_id: Some("v/1".into()) };
+    let part = cloud.objects.copy_part("b", "k", "u", 7, &versioned, 10..30).await.unwrap();
+    assert_eq!(part, PartDone { number: 7, etag: "\"p\"".into(), size: 20, crc64nvme: "AAAAAAAAAAA=".into() });
+    let plain = CopySource { version_id: Some("null".into()), key: "old".into(), ..versioned };
+    let sum = cloud.objects.copy("b", "k", &plain, &PutOptions::default()).await.unwrap();
+    assert_eq!(sum.as_deref(), Some("BBBBBBBBBBA="));
+    let e = cloud.objects.copy("b", "k", &plain, &PutOptions::default()).await.unwrap_err();
+    assert!(e.is_aws("PreconditionFailed"), "{e}");
+
+    let log = log.lock().unwrap();
+    assert_eq!(log[0].header("x-amz-copy-source"), Some("b/models/1/a%20b%2B%C3%BC?versionId=v/1"));
+    assert_eq!(log[0].header("x-amz-copy-source-range"), Some("bytes=10-29"));
+    assert_eq!(log[0].header("x-amz-copy-source-if-match"), Some("\"e1\""));
+    assert_eq!(log[1].header("x-amz-copy-source"), Some("b/old"));
+    assert_eq!(log[1].header("x-amz-checksum-algorithm"), Some("CRC64NVME"));
 }

@@ -1,0 +1,289 @@
+//! The model artifact into S3: what of it can be copied from an artifact that is there, and the rest from disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::StreamExt;
+
+use crate::cloud::{CopySource, Map, ObjectHead, Objects, PutOptions};
+use crate::config::Packaging;
+use crate::error::{Error, Result};
+use crate::local::models::ModelTree;
+use crate::pack::{ARCHIVE, Archive, FileParts, INDEX, Index, Layout, Manifest};
+use crate::progress::{Event, Reporter, units};
+use crate::transfer::{self, FileUpload, Options, PartSource, Uploaded};
+
+/// Where all artifacts are.
+const PREFIX: &str = "models/";
+
+/// Older artifacts that are looked at. A bucket that keeps more of them still has these in common with the new one.
+const CANDIDATES: usize = 64;
+
+/// Requests under way while older artifacts are looked at.
+const LOOKS: usize = 8;
+
+/// A smaller file is sent sooner than it is found and copied.
+const COPY_FROM: u64 = 1 << 20;
+
+/// Seconds after which an upload of other models is taken as left behind: longer than any upload that still runs.
+const STALE: i64 = 24 * 60 * 60;
+
+/// What is to be published, and where.
+#[derive(Clone)]
+pub struct Artifact {
+    /// Where.
+    pub bucket: String,
+    /// What.
+    pub tree: Arc<ModelTree>,
+    /// As one archive, or file by file.
+    pub packaging: Packaging,
+    /// SSE-KMS with this key.
+    pub kms_key_arn: Option<String>,
+    /// Seconds since 1970.
+    pub now: i64,
+}
+
+/// An artifact with a decision for every byte of it: copied or sent. Nothing was written yet.
+pub struct Prepared {
+    artifact: Artifact,
+    /// Key of the archive, or prefix of the files.
+    pub key: String,
+    /// Bytes of all objects.
+    pub bytes: u64,
+    /// Of them those that are copied.
+    pub copied: u64,
+    /// Requests that move bytes.
+    pub parts: u64,
+    /// The artifacts that are copied from: their keys, or of files their prefixes.
+    pub from: Vec<String>,
+    what: What,
+}
+
+impl Prepared {
+    /// Bytes that are sent.
+    pub fn sent(&self) -> u64 {
+        self.bytes - self.copied
+    }
+
+    /// One sentence.
+    pub fn summary(&self) -> String {
+        let (sent, copied) = (units::bytes(self.sent()), units::bytes(self.copied));
+        match self.from.as_slice() {
+            [] => format!("{sent} are sent, nothing is copied"),
+            [one] => format!("{copied} are copied from {one}, {sent} are sent"),
+            more => format!("{copied} are copied from {} older artifacts, {sent} are sent", more.len()),
+        }
+    }
+}
+
+enum What {
+    Archive(Box<Archive>),
+    Files(Vec<FileUpload>),
+}
+
+/// Looks for what can be copied. Reads only. If older artifacts cannot be looked at, all is sent, and a warning says so.
+///
+/// # Errors
+/// An artifact that is too large.
+pub async fn prepare(objects: Arc<dyn Objects>, artifact: Artifact, reporter: &dyn Reporter) -> Result<Prepared> {
+    let key = Manifest::of(&artifact.tree).key(artifact.packaging)?;
+    match artifact.packaging {
+        Packaging::Tar => archive(objects.as_ref(), artifact, key, reporter).await,
+        Packaging::Uncompressed => files(objects.as_ref(), artifact, key, reporter).await,
+    }
+}
+
+/// Sends and copies. The bytes of the result that were not sent are in [`Uploaded::spared`].
+///
+/// # Errors
+/// As [`transfer::upload`].
+pub async fn publish(objects: Arc<dyn Objects>, prepared: Prepared, reporter: &dyn Reporter) -> Result<Uploaded> {
+    let Prepared { artifact, key, what, .. } = prepared;
+    abandon(objects.as_ref(), &artifact, &key, reporter).await;
+    let manifest = Manifest::of(&artifact.tree);
+    let metadata = Map::from([("comfy-deploy-id".to_owned(), manifest.identity()?)]);
+    let put = PutOptions { metadata, kms_key_arn: artifact.kms_key_arn, ..PutOptions::default() };
+    match what {
+        What::Archive(archive) => {
+            let put = PutOptions { content_type: Some("application/gzip".into()), ..put };
+            let options = Options { put, ..Options::default() };
+            transfer::upload(objects, &artifact.bucket, &key, *archive, &options, reporter).await
+        }
+        What::Files(files) => {
+            let options = Options { put, ..Options::default() };
+            let (last, body) = (manifest.manifest_key()?, Bytes::from(manifest.canonical()?));
+            transfer::upload_files(objects, &artifact.bucket, files, (&last, body), &options, reporter).await
+        }
+    }
+}
+
+/// Aborts uploads of other models that nobody has gone on with for a day: their parts are billed. As well as it can.
+async fn abandon(objects: &dyn Objects, artifact: &Artifact, own: &str, reporter: &dyn Reporter) {
+    let open = match objects.open_uploads(&artifact.bucket, PREFIX).await {
+        Ok(open) => open,
+        Err(e) => return tracing::debug!("unfinished uploads are not looked at: {e}"),
+    };
+    let mut aborted = 0;
+    for upload in open {
+        if upload.key.starts_with(own) || upload.initiated > artifact.now - STALE {
+            continue;
+        }
+        match objects.abort_upload(&artifact.bucket, &upload.key, &upload.upload_id).await {
+            Ok(()) => aborted += 1,
+            Err(e) => tracing::debug!(key = upload.key, "an unfinished upload stays: {e}"),
+        }
+    }
+    if aborted > 0 {
+        reporter
+            .report(Event::Note(format!("{aborted} unfinished uploads of other models, older than a day, aborted")));
+    }
+}
+
+async fn archive(objects: &dyn Objects, artifact: Artifact, key: String, reporter: &dyn Reporter) -> Result<Prepared> {
+    let layout = Layout::new(&artifact.tree);
+    let part_size = transfer::part_size(layout.total)?;
+    let whole = Archive::new(artifact.tree.clone(), part_size);
+    let bytes = layout.total;
+    let found = if bytes <= part_size || objects.head(&artifact.bucket, &key).await?.is_some() {
+        None
+    } else {
+        older(objects, &artifact.bucket, &whole, &key, reporter).await.unwrap_or_else(|e| {
+            reporter.report(Event::Warning(format!("the whole artifact is sent, for older ones cannot be read: {e}")));
+            None
+        })
+    };
+    let from = found.iter().map(|(key, _)| key.clone()).collect();
+    let archive = found.map_or(whole, |(_, archive)| archive);
+    let (copied, parts) = (archive.copied(), u64::from(archive.count()));
+    Ok(Prepared { artifact, key, bytes, copied, parts, from, what: What::Archive(Box::new(archive)) })
+}
+
+/// The archive, copied as far as possible from the one that has most of it.
+async fn older(
+    objects: &dyn Objects,
+    bucket: &str,
+    new: &Archive,
+    own: &str,
+    reporter: &dyn Reporter,
+) -> Result<Option<(String, Archive)>> {
+    let listed: BTreeMap<String, u64> = objects.list(bucket, PREFIX).await?.into_iter().collect();
+    let archives = listed.keys().filter(|key| key.as_str() != own).filter_map(|key| key.strip_suffix(ARCHIVE));
+    let (with, without): (Vec<&str>, Vec<&str>) =
+        archives.partition(|base| listed.contains_key(&format!("{base}{INDEX}")));
+    let read = |base: String| async move {
+        let text = objects.get(bucket, &format!("{base}{INDEX}")).await?;
+        Ok::<_, Error>(text.and_then(|text| Index::parse(&text)).map(|index| (format!("{base}{ARCHIVE}"), index)))
+    };
+    let bases: Vec<String> = with.into_iter().take(CANDIDATES).map(str::to_owned).collect();
+    let mut found: Vec<(String, Index, u64)> = Vec::new();
+    let mut looks = futures::stream::iter(bases.into_iter().map(read)).buffered(LOOKS);
+    while let Some(candidate) = looks.next().await {
+        if let Some((key, index)) = candidate? {
+            let unchecked = CopySource { key: key.clone(), etag: String::new(), version_id: None };
+            let copied = new.copying(unchecked, index.clone()).map_or(0, |archive| archive.copied());
+            found.push((key, index, copied));
+        }
+    }
+    drop(looks);
+    found.retain(|(_, _, copied)| *copied > 0);
+    found.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
+    for (key, index, _) in found {
+        match objects.head(bucket, &key).await? {
+            Some(head) if head.size == index.size && head.crc64nvme.as_ref() == Some(&index.crc64nvme) => {
+                if let Some(source) = source(&key, head)
+                    && let Some(archive) = new.copying(source, index)
+                {
+                    return Ok(Some((key, archive)));
+                }
+            }
+            Some(_) => reporter.report(Event::Warning(format!(
+                "nothing is copied from {key}: it is not the archive that its index describes"
+            ))),
+            None => {}
+        }
+    }
+    if !without.is_empty() {
+        reporter.report(Event::Note(format!(
+            "the whole artifact is sent: {} of the older ones in the bucket have no index to copy by",
+            without.len()
+        )));
+    }
+    Ok(None)
+}
+
+async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter: &dyn Reporter) -> Result<Prepared> {
+    let tree = &artifact.tree;
+    let sources = if tree.files.iter().any(|f| f.stamp.size >= COPY_FROM) {
+        older_files(objects, &artifact, &key).await.unwrap_or_else(|e| {
+            reporter.report(Event::Warning(format!("every file is sent, for older artifacts cannot be read: {e}")));
+            BTreeMap::new()
+        })
+    } else {
+        BTreeMap::new()
+    };
+    let (mut uploads, mut from) = (Vec::new(), Vec::new());
+    let (mut bytes, mut copied, mut parts) = (0, 0, 0);
+    for (n, file) in tree.files.iter().enumerate() {
+        let lost = || Error::failed(format!("{} is not in the tree any more", file.path)).next("please report this");
+        let part_size = transfer::part_size(file.stamp.size)?;
+        let mut source = FileParts::new(tree.clone(), n, part_size).ok_or_else(lost)?;
+        if let Some(older) = sources.get(&n) {
+            source = source.copying(older.clone());
+            copied += file.stamp.size;
+            from.push(older.key.strip_suffix(&file.path).unwrap_or(&older.key).to_owned());
+        }
+        bytes += file.stamp.size;
+        parts += u64::from(source.count());
+        uploads.push(FileUpload { key: format!("{key}{}", file.path), source: Box::new(source) });
+    }
+    from.sort();
+    from.dedup();
+    Ok(Prepared { artifact, key, bytes, copied, parts, from, what: What::Files(uploads) })
+}
+
+/// By number of the file, where an older artifact has the same content.
+async fn older_files(objects: &dyn Objects, artifact: &Artifact, own: &str) -> Result<BTreeMap<usize, CopySource>> {
+    let bucket = &artifact.bucket;
+    let listed: BTreeMap<String, u64> = objects.list(bucket, PREFIX).await?.into_iter().collect();
+    let manifests: Vec<&String> =
+        listed.keys().filter(|key| key.ends_with("/manifest.json") && !key.contains("/files/")).collect();
+    let read = |key: String| async move {
+        let text = objects.get(bucket, &key).await?;
+        let base = key.trim_end_matches("manifest.json").to_owned();
+        Ok::<_, Error>(text.and_then(|t| serde_json::from_slice::<Manifest>(&t).ok()).map(|manifest| (base, manifest)))
+    };
+    let mut places: BTreeMap<String, String> = BTreeMap::new();
+    let wanted = manifests.into_iter().take(CANDIDATES).cloned();
+    let mut looks = futures::stream::iter(wanted.map(read)).buffered(LOOKS);
+    while let Some(candidate) = looks.next().await {
+        let Some((base, manifest)) = candidate? else { continue };
+        for file in manifest.files {
+            let key = format!("{base}files/{}", file.path);
+            if listed.get(&key) == Some(&file.size) && !key.starts_with(own) {
+                places.entry(file.sha256).or_insert(key);
+            }
+        }
+    }
+    drop(looks);
+    let large = artifact.tree.files.iter().enumerate().filter(|(_, f)| f.stamp.size >= COPY_FROM);
+    let found: Vec<_> = large
+        .filter_map(|(n, file)| {
+            let crc = transfer::crc64_text(file.digest.crc64nvme);
+            Some((n, crc, places.get(&hex::encode(file.digest.sha256))?.clone()))
+        })
+        .collect();
+    let check = |(n, crc, key): (usize, String, String)| async move {
+        let head = objects.head(bucket, &key).await?.filter(|head| head.crc64nvme.as_ref() == Some(&crc));
+        Ok::<_, Error>(head.and_then(|head| source(&key, head)).map(|source| (n, source)))
+    };
+    let checked: Vec<_> = futures::stream::iter(found.into_iter().map(check)).buffered(LOOKS).collect().await;
+    Ok(checked.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn source(key: &str, head: ObjectHead) -> Option<CopySource> {
+    Some(CopySource { key: key.to_owned(), etag: head.etag?, version_id: head.version_id })
+}
+
+#[cfg(test)]
+mod tests;
