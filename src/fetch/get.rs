@@ -320,3 +320,48 @@ impl Patience {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hubs(variables: &[(&str, &str)]) -> Result<Hubs> {
+        let find = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        Hubs::from_environment(&find)
+    }
+
+    #[test]
+    fn tokens_come_from_the_variables_and_files_of_the_hubs_own_tools() {
+        let home = tempfile::tempdir().expect("directory");
+        let at = home.path().to_str().expect("text");
+        assert_eq!(hubs(&[("HOME", at)]).expect("hubs").hf_token, None);
+        std::fs::create_dir_all(home.path().join(".cache/huggingface")).expect("directory");
+        std::fs::write(home.path().join(".cache/huggingface/token"), "from-file\n").expect("written");
+        let token = |more: (&str, &str)| hubs(&[("HOME", at), more]).expect("hubs").hf_token;
+        assert_eq!(token(("x", "")).as_deref(), Some("from-file"));
+        assert_eq!(token(("HF_TOKEN", "from-variable")).as_deref(), Some("from-variable"));
+        assert_eq!(token(("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")), None);
+        assert_eq!(token(("HF_HOME", "/nowhere")), None);
+    }
+
+    #[test]
+    fn a_token_belongs_to_one_host_and_is_never_shown() {
+        let hubs = hubs(&[("HF_TOKEN", "secret-1"), ("CIVITAI_API_TOKEN", "secret-2")]).expect("hubs");
+        let token = |url: &str| hubs.token(&Url::parse(url).expect("url"));
+        assert_eq!(token("https://huggingface.co/a").as_deref(), Some("secret-1"));
+        assert_eq!(token("https://civitai.com/api").as_deref(), Some("secret-2"));
+        for other in ["http://huggingface.co/a", "https://cdn.huggingface.co/a", "https://huggingface.co:8443/a"] {
+            assert_eq!(token(other), None, "{other}");
+        }
+        assert!(!format!("{hubs:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_mirror_is_encrypted_or_on_this_machine() {
+        assert!(hubs(&[("HF_ENDPOINT", "https://hf-mirror.com/")]).is_ok());
+        assert!(hubs(&[("HF_ENDPOINT", "http://127.0.0.1:8080")]).is_ok());
+        for wrong in ["http://hf-mirror.com", "hf-mirror.com", "file:///x"] {
+            assert!(hubs(&[("HF_ENDPOINT", wrong)]).is_err_and(|e| e.to_string().contains(wrong)), "{wrong}");
+        }
+    }
+}

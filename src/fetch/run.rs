@@ -228,6 +228,9 @@ fn agrees(wanted: &Wanted, sha256: &str) -> Result<()> {
     }
 }
 
+/// A declared file, its path and entry in the lock, and what its hub says.
+type Resolved<'w> = (&'w Wanted, Option<(String, Locked)>, Remote);
+
 /// A file to fetch.
 struct Order<'a> {
     wanted: &'a Wanted,
@@ -254,7 +257,7 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
             locked => needed.push((wanted, locked)),
         }
     }
-    let resolved: Vec<(&Wanted, Option<(String, Locked)>, Remote)> = futures::stream::iter(needed)
+    let resolved: Vec<Resolved<'_>> = futures::stream::iter(needed)
         .map(async |(wanted, locked)| {
             let commit = locked.as_ref().and_then(|(_, locked)| locked.commit.as_deref());
             let remote = resolve::resolve(job.access, &wanted.source, commit).await?;
