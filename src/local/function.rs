@@ -22,7 +22,7 @@ pub use workflows::{DEFAULT_WORKFLOW, Workflow, workflows};
 /// API only, not for those through S3.
 const UNZIPPED_MAX: usize = 250 << 20;
 /// Bytes of a zip beyond which the binary is not one that was built for Lambda, which fetches the package for every new
-/// process. A stripped release build has about half of that.
+/// process. A build with the profile for it has 4.1 MB.
 const ZIP_EXPECTED: usize = 6_000_000;
 
 /// Hex digits of the sha256 in the key.
