@@ -145,6 +145,29 @@ mod tests {
         assert_eq!(quantization(100), [[1; 64]; 2]);
     }
 
+    /// Reproducible numbers.
+    #[cfg(target_arch = "x86_64")]
+    fn random(seed: u64) -> impl FnMut() -> u64 {
+        let mut state = seed | 1;
+        move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn by_both_paths(samples: &[u8], width: usize, height: usize, quality: u8) -> [Vec<u8>; 2] {
+        let steps = Steps::new(&quantization(quality));
+        let picture = Picture { samples, width, height };
+        let head = |codes: &[Code; 4]| head(1, 1, &[[1; 64]; 2], codes);
+        #[allow(unsafe_code, reason = "as in `coded`")]
+        // SAFETY: those who call this have seen that the processor has what the function is built for.
+        let fast = unsafe { coded_with_avx2(picture, &steps, head) };
+        [fast, coded_anywhere(picture, &steps, head)]
+    }
+
     #[cfg(target_arch = "x86_64")]
     proptest::proptest! {
         #[test]
@@ -152,11 +175,9 @@ mod tests {
             if !has_avx2() {
                 return Ok(());
             }
-            let mut state = seed | 1;
+            let mut random = random(seed);
             let samples = (0..width * height * 3).map(|at| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
+                let state = random();
                 match kind {
                     0 => state as u8,
                     1 => if state & 1 == 0 { 0 } else { 255 },
@@ -165,14 +186,25 @@ mod tests {
                     _ => (at / 7) as u8 / 2 + (state & 15) as u8,
                 }
             }).collect::<Vec<_>>();
-            let steps = Steps::new(&quantization(quality));
-            let picture = Picture { samples: &samples, width, height };
-            let head = |codes: &[Code; 4]| head(1, 1, &[[1; 64]; 2], codes);
-            #[allow(unsafe_code, reason = "as in `coded`")]
-            // SAFETY: the processor has what the function is built for.
-            let fast = unsafe { coded_with_avx2(picture, &steps, head) };
-            proptest::prop_assert!(fast == coded_anywhere(picture, &steps, head));
+            let [fast, portable] = by_both_paths(&samples, width, height, quality);
+            proptest::prop_assert!(fast == portable);
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn both_paths_have_the_same_result_from_a_sample() {
+        if !has_avx2() {
+            eprintln!("not compared: this processor has only the portable path");
+            return;
+        }
+        // Neither side a multiple of 16, and noise enough for a sample.
+        let (width, height) = (523, 487);
+        let mut random = random(7);
+        let samples = (0..width * height * 3).map(|_| random() as u8).collect::<Vec<_>>();
+        let [fast, portable] = by_both_paths(&samples, width, height, 90);
+        assert!(super::super::samples::has_codes_from_a_sample(&fast));
+        assert!(fast == portable);
     }
 
     #[test]
