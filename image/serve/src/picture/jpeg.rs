@@ -2,9 +2,10 @@
 //! tables of the standard's annex K on the IJG's scale of quality, 4:2:0 with averaged chroma, Huffman codes made for
 //! the picture.
 //!
-//! The project's own, because no library that builds with cargo and gcc alone optimizes its codes in an interleaved
-//! scan, or is as fast (the table in [`super::decode`]). What is as fast, libjpeg-turbo, is so only when everybody who
-//! builds has nasm and cmake, and its codes that are not optimized make a photo 3.2 % larger.
+//! The project's own, because of those measured (the table in [`super::decode`]) none that builds with cargo and gcc
+//! alone is as fast, and jpeg-encoder's optimized files are not read rightly by every decoder. turbojpeg is about as fast,
+//! but only when everybody who builds has cmake and nasm, and with codes that are not optimized, which make that photo
+//! 3.2 % larger.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
