@@ -41,6 +41,7 @@ pub async fn run(mut settings: Settings, args: &ModelArgs, ui: &Ui, cancel: &Can
             let fetched = until(cancel, work).await?;
             Ok(described(&fetched, matches!(args.action, ModelAction::Lock { .. })))
         }
+        ModelAction::Pack { .. } | ModelAction::Push { .. } => unreachable!("answered elsewhere"),
     }
 }
 

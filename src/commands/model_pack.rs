@@ -10,8 +10,9 @@ use serde_json::json;
 use super::{Done, with_ambient};
 use crate::cli::Cli;
 use crate::error::{Error, Result};
+use crate::fetch;
 use crate::local::cache::DigestCache;
-use crate::local::models;
+use crate::local::{models, workflows};
 use crate::pack::{Archive, Manifest, write};
 use crate::progress::{Event, units};
 use crate::settings;
@@ -31,11 +32,15 @@ pub fn run(cli: &Cli, dir: Option<&Path>, out: &Path, ui: &Ui) -> Result<Done> {
         return Err(Error::usage("the archive and the JSON result cannot both go to standard output")
             .next("name a file: comfy-deploy model pack -o model.tar.gz --output json"));
     }
-    let (dir, globs, root): (PathBuf, &[String], Option<&Path>) = match (dir, &app) {
-        (Some(dir), _) => (dir.to_owned(), &[], None),
-        (None, Some(app)) => {
-            (app.root.join(&app.config.models.dir), app.config.models.files.as_slice(), Some(app.root.as_path()))
-        }
+    // As `up` takes them: what models.files selects, and the workflow to warm up with.
+    let (dir, globs, warmup, root): (PathBuf, Vec<String>, Option<PathBuf>, Option<&Path>) = match (dir, &app) {
+        (Some(dir), _) => (dir.to_owned(), Vec::new(), None, None),
+        (None, Some(app)) => (
+            app.root.join(&app.config.models.dir),
+            fetch::selection(&app.root, &app.config.models)?,
+            workflows::warmup(&app.root, &app.config)?,
+            Some(app.root.as_path()),
+        ),
         (None, None) => {
             return Err(Error::usage("there is no comfy-deploy.yaml here, and no --dir")
                 .next("name the directory: comfy-deploy model pack --dir models"));
@@ -43,7 +48,7 @@ pub fn run(cli: &Cli, dir: Option<&Path>, out: &Path, ui: &Ui) -> Result<Done> {
     };
     let reporter = ui.reporter();
     let mut cache = root.map_or_else(DigestCache::in_memory, DigestCache::load);
-    let tree = models::scan(&dir, globs, &mut cache, false, reporter.as_ref());
+    let tree = models::artifact(&dir, &globs, warmup.as_deref(), &mut cache, false, reporter.as_ref());
     if root.is_some()
         && let Err(e) = cache.save()
     {

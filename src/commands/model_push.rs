@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::look::{self, Wanted};
-use super::{Context, Done};
+use super::{Context, Done, model};
 use crate::apply::publish::{self, Artifact};
 use crate::cloud::BucketState;
 use crate::error::{Error, Kind, Result};
@@ -17,6 +17,9 @@ use crate::stack;
 /// # Errors
 /// What is wrong with the models, a bucket that is not there, and what S3 says; finished parts are kept.
 pub async fn run(context: &Context<'_>, dry_run: bool) -> Result<Done> {
+    if !dry_run {
+        model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
+    }
     let look = tokio::select! {
         look = look::look(context, Wanted::model()) => look?,
         () = context.cancel.wait() => return Err(interrupted()),

@@ -9,6 +9,7 @@ mod deploy;
 mod documents;
 mod edges;
 mod gui;
+#[expect(dead_code, reason = "shared with the tests of the library, which use the rest")]
 mod hub;
 mod image_container;
 mod image_locks;

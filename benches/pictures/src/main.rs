@@ -19,6 +19,9 @@ const SIDE: usize = 1024;
 /// How often each is run; the median counts.
 const REPETITIONS: usize = 31;
 
+/// By how much a PSNR may differ for rounding alone, in dB.
+const PSNR_TOLERANCE: f64 = 0.02;
+
 type Failure = Box<dyn Error>;
 
 /// A picture: width, height, RGB samples.
@@ -30,11 +33,28 @@ fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["make", directory] => {
             let mut ppm = format!("P6 {SIDE} {SIDE} 255\n").into_bytes();
-            ppm.extend(photo::picture(SIDE));
-            Ok(fs::write(Path::new(directory).join("picture.ppm"), ppm)?)
+            let header = ppm.len();
+            let all = [("picture", photo::picture as photo::Make)].iter().chain(photo::OTHERS);
+            for (name, make) in all {
+                ppm.truncate(header);
+                ppm.extend(make(SIDE));
+                fs::write(Path::new(directory).join(name).with_extension("ppm"), &ppm)?;
+            }
+            Ok(())
         }
         ["measure", directory] => measure(Path::new(directory)),
-        _ => Err("usage: comfy-bench-pictures make|measure DIRECTORY; or rather: benches/pictures/run".into()),
+        ["contents", directory] => contents(Path::new(directory)),
+        ["peak", png] => {
+            let jpeg = convert(&fs::read(png)?, Format::Jpeg, Options::default())?;
+            let status = fs::read_to_string("/proc/self/status")?;
+            let peak = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM")?;
+            println!("{png} to {} bytes: {}", jpeg.len(), peak.split_whitespace().collect::<Vec<_>>().join(" "));
+            Ok(())
+        }
+        _ => Err(
+            "usage: comfy-bench-pictures make|measure|contents DIRECTORY, or peak PNG; or rather: benches/pictures/run"
+                .into(),
+        ),
     }
 }
 
@@ -67,12 +87,11 @@ fn measure(directory: &Path) -> Result<(), Failure> {
     for (what, to) in [("whole", Format::Jpeg), ("webp", Format::Webp)] {
         let whole = || convert(&png, to, Options::default());
         let milliseconds = time(|| drop(black_box(whole())));
-        rows.entry(what).or_default().push(Row::new(
-            "comfy-serve, PNG to it",
-            milliseconds,
-            Some(whole()?),
-            &original,
-        )?);
+        let result = whole()?;
+        if to == Format::Jpeg {
+            fs::write(directory.join("picture.ours.jpg"), &result)?;
+        }
+        rows.entry(what).or_default().push(Row::new("comfy-serve, PNG to it", milliseconds, Some(result), &original)?);
     }
     println!("{SIDE}x{SIDE}, PNG of {} bytes; medians of CPU time", png.len());
     println!("| what | with | ms | bytes | PSNR dB |\n| --- | --- | --- | --- | --- |");
@@ -84,6 +103,38 @@ fn measure(directory: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Ours beside Pillow's with optimized codes, content by content; an error when one is larger by more than 3 % or worse.
+fn contents(directory: &Path) -> Result<(), Failure> {
+    println!("{SIDE}x{SIDE}, PNG to JPEG q90 by content; Pillow optimized | ours");
+    println!("| content | ms | ms | bytes | bytes | PSNR dB | PSNR dB |\n| --- | --- | --- | --- | --- | --- | --- |");
+    let mut wrong = Vec::new();
+    for line in fs::read_to_string(directory.join("contents.tsv"))?.lines() {
+        let [name, milliseconds] = line.split('\t').collect::<Vec<_>>()[..] else {
+            return Err(format!("not a row of Pillow's: {line}").into());
+        };
+        let make = photo::OTHERS.iter().find(|(known, _)| *known == name).ok_or("unknown content")?.1;
+        let original = Rgb(SIDE, SIDE, make(SIDE));
+        let file = |ending| directory.join(format!("{name}{ending}"));
+        let (png, theirs) = (fs::read(file(".png"))?, fs::read(file(".pillow.jpg"))?);
+        let ours = convert(&png, Format::Jpeg, Options::default())?;
+        fs::write(file(".ours.jpg"), &ours)?;
+        let time = time(|| drop(black_box(convert(black_box(&png), Format::Jpeg, Options::default()))));
+        let (sizes, quality) = ([theirs.len(), ours.len()], [psnr(&theirs, &original)?, psnr(&ours, &original)?]);
+        println!(
+            "| {name} | {milliseconds} | {time:.2} | {} | {} | {:.2} | {:.2} |",
+            sizes[0], sizes[1], quality[0], quality[1]
+        );
+        if sizes[1] as f64 > sizes[0] as f64 * 1.03 || quality[1] < quality[0] - PSNR_TOLERANCE {
+            wrong.push(name.to_owned());
+        }
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("larger by more than 3 % or worse: {}", wrong.join(", ")).into())
+    }
 }
 
 struct Row {

@@ -18,7 +18,9 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::errors::{Context, causes, code, status};
-use crate::cloud::{BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Written};
+use crate::cloud::{
+    BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Written,
+};
 use crate::error::{Error, Result};
 
 /// The SDK counts a read timeout from the start of the request, so for a part it bounds the whole upload: 64 MiB in half

@@ -50,3 +50,10 @@ pub(super) fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 pub(super) fn with_chunks(png: &[u8], chunks: &[Vec<u8>]) -> Vec<u8> {
     [&png[..33], &chunks.concat(), &png[33..]].concat()
 }
+
+/// Whether a JPEG's codes come from a sample: then, and only then, they have words for coefficients of 11 bits, which no
+/// picture has.
+pub(super) fn has_codes_from_a_sample(jpeg: &[u8]) -> bool {
+    // Luma's table: its length, its id, how many words there are of each length, 16 x 11 + 2 symbols.
+    jpeg.windows(5).any(|window| window == [0xFF, 0xC4, 0, 2 + 1 + 16 + 178, 0x10])
+}

@@ -2,7 +2,7 @@ use image::{DynamicImage, ImageFormat};
 use png::{BitDepth, ColorType};
 use proptest::prelude::*;
 
-use super::samples::{chunk, png, png_with, soft, with_chunks};
+use super::samples::{chunk, has_codes_from_a_sample, png, png_with, soft, with_chunks};
 use super::*;
 
 fn decoded(bytes: &[u8], format: ImageFormat) -> DynamicImage {
@@ -137,7 +137,7 @@ fn bombs_are_refused_before_memory_is_taken() {
 /// Large pictures get codes from a sample: what is only outside it must have a word, too, and little may be lost.
 #[test]
 fn what_is_not_in_the_sample_is_coded() {
-    const SIDE: u32 = 640;
+    const SIDE: u32 = 800;
     let mut state = 1u64;
     let grey = (0..SIDE * SIDE).map(|at| {
         state ^= state << 13;
@@ -153,15 +153,42 @@ fn what_is_not_in_the_sample_is_coded() {
                     255
                 }
             }
-            _ => 100 + (state >> 8 & 31) as u8,
+            _ => 100 + (state >> 8 & 63) as u8,
         }
     });
     let rows = grey.flat_map(|grey| [grey; 3]).collect::<Vec<_>>();
     let png = png(SIDE, SIDE, ColorType::Rgb, BitDepth::Eight, &rows);
     // A word read wrongly shifts all that follows, by far more than this.
-    for (quality, most) in [(75, 6.0), (95, 2.0)] {
+    for (quality, most) in [(75, 9.0), (95, 2.5)] {
+        assert!(has_codes_from_a_sample(&to(&png, Format::Jpeg, quality)), "{quality}");
         let distance = distance(&jpeg_samples(&png, quality), &rows);
         assert!(distance < most, "{quality}: {distance}");
+    }
+}
+
+/// Pictures that are small, or compress well, are counted in full.
+#[test]
+fn little_is_not_sampled() {
+    let small = png(128, 128, ColorType::Rgb, BitDepth::Eight, &soft(128, 128, 3));
+    let flat = png(1024, 1024, ColorType::Grayscale, BitDepth::Eight, &vec![90; 1024 * 1024]);
+    for png in [small, flat] {
+        assert!(!has_codes_from_a_sample(&to(&png, Format::Jpeg, 90)));
+    }
+}
+
+#[test]
+fn sides_around_whole_units_come_out_whole() {
+    let sides = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49];
+    for (width, height) in sides.iter().flat_map(|&width| sides.map(|height| (width, height))) {
+        // Soft to the last column and row, so that a wrong one is seen.
+        let rows = (0..height)
+            .flat_map(|y| (0..width).flat_map(move |x| [40 + 3 * x as u8, 30 + 4 * y as u8, 200 - 2 * (x + y) as u8]))
+            .collect::<Vec<_>>();
+        let jpeg = to(&png(width, height, ColorType::Rgb, BitDepth::Eight, &rows), Format::Jpeg, 95);
+        let back = decoded(&jpeg, ImageFormat::Jpeg).into_rgb8();
+        assert_eq!((back.width(), back.height()), (width, height));
+        let worst = back.as_raw().iter().zip(&rows).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst.is_some_and(|worst| worst <= 12), "{width}x{height}: {worst:?}");
     }
 }
 

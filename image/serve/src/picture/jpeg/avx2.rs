@@ -32,32 +32,27 @@ pub(super) fn fill(pixels: &[u8], stride: usize, divisors: &Divisors, unit: &mut
         chroma[y] = _mm256_sub_epi16(both, middle);
     }
     let Divisors([luma_steps, chroma_steps]) = divisors;
-    for (at, (pair, divisor)) in
-        [(luma[0], luma_steps), (luma[1], luma_steps), (chroma, chroma_steps)].into_iter().enumerate()
-    {
+    let pairs = [(luma[0], luma_steps), (luma[1], luma_steps), (chroma, chroma_steps)];
+    let (blocks, masks) = (unit.blocks.as_chunks_mut().0, unit.nonzero.as_chunks_mut().0);
+    for (((pair, divisor), blocks), masks) in pairs.into_iter().zip(blocks).zip(masks) {
         let quantized = divisor.divide(transform(pair));
-        let [first, second] = split(quantized);
-        for (block, rows) in unit.blocks[2 * at..].iter_mut().zip([first, second]) {
-            zigzag(&rows, block);
-        }
-    }
-    for (mask, block) in unit.nonzero.iter_mut().zip(&unit.blocks) {
-        *mask = nonzero(block);
+        *masks = nonzero(&quantized);
+        store(quantized, blocks);
     }
 }
 
 /// A row of 16 pixels.
 #[target_feature(enable = "avx2")]
 fn row(pixels: &[u8], y: usize, stride: usize) -> &[u8; 48] {
-    pixels[y * stride..].first_chunk().expect("a unit of pixels is whole")
+    &pixels[y * stride..].as_chunks().0[0]
 }
 
 /// Luma and chroma of 16 pixels, from 0 to 255, by the same sums as the portable path.
 #[target_feature(enable = "avx2")]
 fn colours(row: &[u8; 48]) -> [__m256i; 3] {
     // Four pixels in each half, so that packing leaves eight in order in each.
-    let near = [load(row, 0), load(row, 8)];
-    let far = [load(row, 24), load(row, 32)];
+    let near = [load::<0>(row), load::<8>(row)];
+    let far = [load::<24>(row), load::<32>(row)];
     let mut sums = [[_mm256_setzero_si256(); 3]; 2];
     for (part, sums) in sums.iter_mut().enumerate() {
         let four = _mm256_set_m128i(far[part], near[part]);
@@ -115,10 +110,10 @@ fn colours(row: &[u8; 48]) -> [__m256i; 3] {
 
 /// Sixteen bytes of a row.
 #[target_feature(enable = "avx2")]
-fn load(row: &[u8; 48], at: usize) -> __m128i {
-    let bytes: &[u8; 16] = row[at..].first_chunk().expect("at most 32");
-    // SAFETY: sixteen bytes are borrowed, and the load needs no alignment.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+fn load<const AT: usize>(row: &[u8; 48]) -> __m128i {
+    const { assert!(AT + 16 <= 48) };
+    // SAFETY: the bytes lie within the row, as asserted, and the load needs no alignment.
+    unsafe { _mm_loadu_si128(row.as_ptr().add(AT).cast()) }
 }
 
 /// The cosine transform, eight times too large and by column.
@@ -242,41 +237,48 @@ impl Divisor {
     }
 }
 
-/// The two blocks, each by column.
+/// Stores the two blocks, each by column.
 #[target_feature(enable = "avx2")]
-fn split(pair: Pair) -> [[i16; 64]; 2] {
-    let mut blocks = [[0i16; 64]; 2];
-    for (row, both) in pair.into_iter().enumerate() {
-        store(&mut blocks[0], 8 * row, _mm256_castsi256_si128(both));
-        store(&mut blocks[1], 8 * row, _mm256_extracti128_si256::<1>(both));
-    }
-    blocks
-}
-
-#[target_feature(enable = "avx2")]
-fn store(block: &mut [i16; 64], at: usize, value: __m128i) {
-    let eight: &mut [i16; 8] = block[at..].first_chunk_mut().expect("at most 56");
-    // SAFETY: sixteen bytes are borrowed for writing, and the store needs no alignment.
-    unsafe { _mm_storeu_si128(eight.as_mut_ptr().cast(), value) }
-}
-
-#[target_feature(enable = "avx2")]
-fn zigzag(from: &[i16; 64], to: &mut [i16; 64]) {
-    for (to, place) in to.iter_mut().zip(TRANSPOSED) {
-        *to = from[usize::from(place & 63)];
+fn store(pair: Pair, [left, right]: &mut [[i16; 64]; 2]) {
+    let columns = left.as_chunks_mut::<8>().0.iter_mut().zip(right.as_chunks_mut::<8>().0);
+    for (both, (left, right)) in pair.into_iter().zip(columns) {
+        // SAFETY: sixteen bytes each are borrowed for writing, and the stores need no alignment.
+        unsafe {
+            _mm_storeu_si128(left.as_mut_ptr().cast(), _mm256_castsi256_si128(both));
+            _mm_storeu_si128(right.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(both));
+        }
     }
 }
 
-/// A bit for each coefficient that is not zero.
-#[target_feature(enable = "avx2")]
-fn nonzero(block: &[i16; 64]) -> u64 {
-    let mut mask = 0;
-    for (half, values) in block.as_chunks::<32>().0.iter().enumerate() {
-        // SAFETY: 32 numbers of 16 bits are borrowed, and the loads need no alignment.
-        let [a, b] = [0, 16].map(|at| unsafe { _mm256_loadu_si256(values[at..].as_ptr().cast()) });
-        let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(a, b));
-        let zero = _mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256()));
-        mask |= u64::from(!zero as u32) << (32 * half);
+/// For each sixteen places of the zigzag and each two columns: where among those two each place is, or none (-1).
+const SHUFFLES: [[[i8; 16]; 4]; 4] = {
+    let mut shuffles = [[[-1; 16]; 4]; 4];
+    let mut place = 0;
+    while place < 64 {
+        let from = TRANSPOSED[place];
+        shuffles[place / 16][(from / 16) as usize][place % 16] = (from % 16) as i8;
+        place += 1;
     }
-    mask
+    shuffles
+};
+
+/// For each of two blocks a bit for each coefficient that is not zero, in zigzag order.
+#[target_feature(enable = "avx2")]
+fn nonzero(pair: &Pair) -> [u64; 2] {
+    let zero = _mm256_setzero_si256();
+    // Two columns of each block as bytes: all ones where there is a zero, which packing keeps apart from the others.
+    let zeros = [0, 2, 4, 6].map(|at| _mm256_cmpeq_epi8(_mm256_packs_epi16(pair[at], pair[at + 1]), zero));
+    let mut masks = [0; 2];
+    for (part, shuffles) in SHUFFLES.iter().enumerate() {
+        let mut sixteen = zero;
+        for (zeros, shuffle) in zeros.iter().zip(shuffles) {
+            // SAFETY: sixteen bytes are borrowed, and the load needs no alignment.
+            let shuffle = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(shuffle.as_ptr().cast()) });
+            sixteen = _mm256_or_si256(sixteen, _mm256_shuffle_epi8(*zeros, shuffle));
+        }
+        let both = !_mm256_movemask_epi8(sixteen) as u32;
+        masks[0] |= u64::from(both & 0xFFFF) << (16 * part);
+        masks[1] |= u64::from(both >> 16) << (16 * part);
+    }
+    masks
 }

@@ -1,21 +1,21 @@
 //! The coded data: which symbols a picture has, the codes made for them, and their writing.
 //!
 //! No symbol is kept: the picture is transformed a second time when its codes are known, which is cheaper than to write
-//! and read them all. Of a large picture the first pass sees a quarter, spread evenly, which costs less than a
-//! thousandth in bytes; pictures that compress well are counted in full, because codes for what may be in the rest would
-//! be felt there.
+//! and read them all. Of a large picture the first pass sees an eighth, spread evenly; the table in [`super::super::decode`]
+//! has what that costs in bytes. Pictures that compress well are counted in full, because codes for what may be in the
+//! rest would be felt there.
 
 use super::huffman::Code;
-use super::unit::Unit;
+use super::unit::{TRANSPOSED, Unit};
 
 /// Up to so many units are always counted in full.
 const FEW_UNITS: usize = 512;
 /// One group of units in so many is sampled, in each row a different one.
-const SHARE: usize = 4;
+const SHARE: usize = 8;
 /// Units side by side in a group.
 const GROUP: usize = 8;
 /// A sample of fewer bytes is no ground to go on.
-const THIN: usize = 32 * 1024;
+const THIN: usize = 16 * 1024;
 /// How much a sampled symbol weighs against one that is only possible.
 const WEIGHT: u32 = 16;
 /// More than a unit can take: 6 blocks of 64 symbols of 27 bits.
@@ -68,28 +68,36 @@ pub(super) fn code(
         }
         counts
     };
-    let (mut share, mut counts) = (1, None);
-    if across * down > FEW_UNITS {
-        let sample = count(SHARE);
-        if sample.bytes(&sample.codes()) >= THIN {
-            (share, counts) = (SHARE, Some(sample.widened()));
-        }
-    }
-    let counts = counts.unwrap_or_else(|| count(1));
-    let codes = counts.codes();
+    let sampled = if across * down > FEW_UNITS { of_sample(&count(SHARE)) } else { None };
+    let (codes, bytes) = sampled.unwrap_or_else(|| {
+        let counts = count(1);
+        let codes = counts.codes();
+        let bytes = counts.bytes(&codes);
+        (codes, bytes)
+    });
     let mut out = head(&codes);
-    let expected = counts.bytes(&codes) * share / if share == 1 { 1 } else { WEIGHT as usize };
-    out.reserve(expected + expected / 32 + 1024);
-    let mut writer = Writer::new(&codes, out);
+    out.reserve(bytes + bytes / 32 + 1024);
+    let mut writer = Writer::new(&codes);
     let mut before = [0; 3];
     for row in 0..down {
         for column in 0..across {
             picture.unit(column, row, |pixels, stride| fill(pixels, stride, &mut unit));
             symbols(&unit, &mut before, &mut writer);
-            writer.make_room();
+            if writer.used > writer.raw.len() - UNIT_BYTES {
+                stuff(&writer.raw[..writer.used], &mut out);
+                writer.used = 0;
+            }
         }
     }
-    writer.finish()
+    writer.finish(&mut out);
+    out
+}
+
+/// Codes made from a sample, and how long the whole will be, in bytes; nothing when the sample is too small.
+fn of_sample(sample: &Counts) -> Option<([Code; 4], usize)> {
+    let codes = sample.widened().codes();
+    let bytes = sample.bytes(&codes);
+    (bytes >= THIN).then_some((codes, bytes * SHARE))
 }
 
 /// What is done with symbols.
@@ -97,6 +105,9 @@ trait Sink {
     /// Takes a symbol of one of the four codes (luma first, of each the first coefficient's before the others'), and
     /// the bits that follow it.
     fn symbol(&mut self, class: usize, symbol: u32, follow: u32);
+
+    /// Called after at most two symbols.
+    fn flush(&mut self);
 }
 
 /// The symbols of a unit, in order.
@@ -108,23 +119,40 @@ fn symbols(unit: &Unit, before: &mut [i32; 3], sink: &mut impl Sink) {
         let (bits, follow) = split(i32::from(block[0]) - *before);
         *before = block[0].into();
         sink.symbol(class, bits, follow);
+        sink.flush();
         let (mut rest, mut last) = (nonzero & !1, 0);
+        let mut next = |rest: &mut u64, sink: &mut _| coefficient(block, class + 1, rest, &mut last, sink);
         while rest != 0 {
-            let place = rest.trailing_zeros();
-            rest &= rest - 1;
-            let mut run = place - last - 1;
-            last = place;
-            while run > 15 {
-                sink.symbol(class + 1, 0xF0, 0);
-                run -= 16;
+            next(&mut rest, sink);
+            if rest != 0 {
+                next(&mut rest, sink);
             }
-            let (bits, follow) = split(block[(place & 63) as usize].into());
-            sink.symbol(class + 1, run << 4 | bits, follow);
+            sink.flush();
         }
         if last != 63 {
             sink.symbol(class + 1, 0, 0);
+            sink.flush();
         }
     }
+}
+
+/// The next coefficient that is not zero, with the zeros before it.
+#[inline(always)]
+fn coefficient(block: &[i16; 64], class: usize, rest: &mut u64, last: &mut u32, sink: &mut impl Sink) {
+    let place = rest.trailing_zeros();
+    *rest &= *rest - 1;
+    let mut run = place - *last - 1;
+    *last = place;
+    while run > 15 {
+        sink.flush();
+        sink.symbol(class, 0xF0, 0);
+        sink.flush();
+        run -= 16;
+    }
+    // Both are below 64; said so, the compiler checks neither.
+    let from = TRANSPOSED[(place & 63) as usize] & 63;
+    let (bits, follow) = split(block[usize::from(from)].into());
+    sink.symbol(class, run << 4 | bits, follow);
 }
 
 /// A value's length in bits, and they.
@@ -143,6 +171,9 @@ impl Sink for Counts {
     fn symbol(&mut self, class: usize, symbol: u32, _: u32) {
         self.0[class & 3][(symbol & 255) as usize] += 1;
     }
+
+    #[inline(always)]
+    fn flush(&mut self) {}
 }
 
 impl Counts {
@@ -163,8 +194,9 @@ impl Counts {
     }
 
     /// With a little room for every symbol that there can be.
-    fn widened(mut self) -> Counts {
-        for (class, counts) in self.0.iter_mut().enumerate() {
+    fn widened(&self) -> Counts {
+        let mut widened = self.0;
+        for (class, counts) in widened.iter_mut().enumerate() {
             for (symbol, count) in counts.iter_mut().enumerate() {
                 let (run, bits) = (symbol >> 4, symbol & 15);
                 // Quantized coefficients have at most 10 bits and 1024, differences of the first at most 12.
@@ -176,11 +208,12 @@ impl Counts {
                 *count = *count * WEIGHT + u32::from(possible);
             }
         }
-        self
+        Counts(widened)
     }
 }
 
-/// Writes symbols in their codes.
+/// Writes symbols in their codes. Holds no array itself and is lent to nothing that is not inlined, so that its numbers
+/// stay in registers.
 struct Writer {
     /// By class and symbol: the word, shifted by the bits that follow, and the length of both.
     words: Box<[[(u32, u32); 256]; 4]>,
@@ -188,9 +221,8 @@ struct Writer {
     bits: u64,
     filled: u32,
     /// Bytes before they are stuffed, and how many they are.
-    raw: [u8; 4 * UNIT_BYTES],
+    raw: Box<[u8; 4 * UNIT_BYTES]>,
     used: usize,
-    out: Vec<u8>,
 }
 
 impl Sink for Writer {
@@ -199,6 +231,10 @@ impl Sink for Writer {
         let (word, length) = self.words[class & 3][(symbol & 255) as usize];
         self.bits = self.bits << length | u64::from(word | follow);
         self.filled += length;
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) {
         // Whole bytes count as written, the others are written again next time; no branch depends on data.
         let ahead = (self.bits << ((64 - self.filled) & 63)).to_be_bytes();
         self.raw[self.used..self.used + 8].copy_from_slice(&ahead);
@@ -208,7 +244,7 @@ impl Sink for Writer {
 }
 
 impl Writer {
-    fn new(codes: &[Code; 4], out: Vec<u8>) -> Writer {
+    fn new(codes: &[Code; 4]) -> Writer {
         let mut words = Box::new([[(0u32, 0u32); 256]; 4]);
         for (words, code) in words.iter_mut().zip(codes) {
             for (word, length, symbol) in code.words() {
@@ -216,39 +252,30 @@ impl Writer {
                 words[usize::from(symbol)] = (u32::from(word) << follow, u32::from(length) + follow);
             }
         }
-        Writer { words, bits: 0, filled: 0, raw: [0; _], used: 0, out }
+        Writer { words, bits: 0, filled: 0, raw: Box::new([0; _]), used: 0 }
     }
 
-    /// Room for one more unit.
+    /// Writes what is left, filled up with ones.
     #[inline(always)]
-    fn make_room(&mut self) {
-        if self.used > self.raw.len() - UNIT_BYTES {
-            self.stuff();
-        }
-    }
-
-    /// A byte of 0xFF is followed by a zero, lest it look like a marker.
-    fn stuff(&mut self) {
-        let mut rest = &self.raw[..self.used];
-        while let Some(at) = memchr::memchr(0xFF, rest) {
-            self.out.extend_from_slice(&rest[..=at]);
-            self.out.push(0);
-            rest = &rest[at + 1..];
-        }
-        self.out.extend_from_slice(rest);
-        self.used = 0;
-    }
-
-    /// The rest is filled up with ones.
-    fn finish(mut self) -> Vec<u8> {
+    fn finish(mut self, out: &mut Vec<u8>) {
         let last = (self.bits << (8 - self.filled)) as u8 | 0xFF >> self.filled;
         if self.filled > 0 {
             self.raw[self.used] = last;
             self.used += 1;
         }
-        self.stuff();
-        self.out
+        stuff(&self.raw[..self.used], out);
     }
+}
+
+/// A byte of 0xFF is followed by a zero, lest it look like a marker.
+#[inline(never)]
+fn stuff(mut rest: &[u8], out: &mut Vec<u8>) {
+    while let Some(at) = memchr::memchr(0xFF, rest) {
+        out.extend_from_slice(&rest[..=at]);
+        out.push(0);
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
 }
 
 #[cfg(test)]
@@ -259,10 +286,13 @@ mod tests {
     fn bytes_of_ones_are_stuffed() {
         let words = Code { lengths: [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], values: vec![8] };
         let codes = [(); 4].map(|()| words.clone());
-        let mut writer = Writer::new(&codes, Vec::new());
+        let mut writer = Writer::new(&codes);
         for follow in [0xFF, 0xFE, 0xFF] {
             writer.symbol(0, 8, follow);
+            writer.flush();
         }
-        assert_eq!(writer.finish(), [0, 0xFF, 0, 0, 0xFE, 0, 0xFF, 0]);
+        let mut out = Vec::new();
+        writer.finish(&mut out);
+        assert_eq!(out, [0, 0xFF, 0, 0, 0xFE, 0, 0xFF, 0]);
     }
 }

@@ -10,9 +10,9 @@ type Block = [[i32; 8]; 8];
 /// What is coded together: four blocks of luma by row, then blue and red chroma at half the resolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unit {
-    /// In zigzag order.
+    /// By column, as the transform leaves them.
     pub(super) blocks: [[i16; 64]; 6],
-    /// For each block a bit for each coefficient that is not zero, the first lowest.
+    /// For each block a bit for each coefficient that is not zero, in zigzag order, the first lowest.
     pub(super) nonzero: [u64; 6],
 }
 
@@ -60,13 +60,12 @@ pub(super) fn fill(pixels: &[u8], stride: usize, steps: &Steps, unit: &mut Unit)
         });
         let (coefficients, steps) = (transform(block), &steps.0[at / 4]);
         unit.nonzero[at] = 0;
-        for (place, (out, from)) in out.iter_mut().zip(TRANSPOSED).enumerate() {
-            let (row, column) = (usize::from(from) / 8, usize::from(from) % 8);
-            let (value, step) = (coefficients[row][column], i32::from(steps[row][column]));
+        for (place, from) in TRANSPOSED.into_iter().map(usize::from).enumerate() {
+            let (value, step) = (coefficients[from / 8][from % 8], i32::from(steps[from / 8][from % 8]));
             // The transform's results are eight times too large; halves are rounded away from zero.
             let size = (value.abs() + 4 * step) / (8 * step);
-            *out = (size * value.signum()) as i16;
-            unit.nonzero[at] |= u64::from(*out != 0) << place;
+            out[from] = (size * value.signum()) as i16;
+            unit.nonzero[at] |= u64::from(out[from] != 0) << place;
         }
     }
 }
