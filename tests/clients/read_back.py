@@ -120,7 +120,8 @@ def objects():
         for event in client("cloudformation").describe_stack_events(StackName=APP)["StackEvents"]
     }
     true(f"the events carry the record's token {record['token']}: {tokens}", record["token"] in tokens)
-    same("nothing else is in the bucket", sorted(keys), sorted([UP["model"]["key"], *function, *records]))
+    index = UP["model"]["key"].rsplit("/", 1)[0] + "/index.json"
+    same("nothing else is in the bucket", sorted(keys), sorted([UP["model"]["key"], index, *function, *records]))
     return function[0]
 
 
