@@ -90,7 +90,8 @@ pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>)
         ended = follower.follow(&body) => ended,
         () = gone(&mut presence, present) => Err(Stop::Nowhere(Problem::lost("ComfyUI ended while the job ran; it is being restarted"))),
     };
-    let report = follower.report;
+    let mut report = follower.report;
+    report.frames_lost = !follower.complete && !follower.socket_savers.is_empty();
     match ended {
         Ok(()) => {
             let made = files(&report.outputs, |node| !report.cached.contains(node)).collect();

@@ -58,6 +58,8 @@ pub(crate) struct Report {
     /// Nodes whose result was there before.
     pub(crate) cached: HashSet<String>,
     pub(crate) frames: Vec<Frame>,
+    /// The socket broke, so that pictures which come on it alone may be missing.
+    pub(crate) frames_lost: bool,
     pub(crate) queued: Option<Duration>,
     pub(crate) invalid_nodes: Vec<String>,
 }
@@ -228,6 +230,9 @@ impl Jobs {
 /// The outputs that the caller gets.
 fn wanted(report: &Report, nodes: &[String], all: bool) -> Result<Vec<Found>, Problem> {
     let mut found = found(&report.outputs, &report.frames, nodes);
+    if report.frames_lost {
+        return Err(Problem::lost("the connection to ComfyUI broke before a picture came that is sent on it alone"));
+    }
     if found.is_empty() {
         let message = "the workflow ran, but made nothing that can be returned; add a node that saves, like SaveImage";
         let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_output", message);
@@ -237,4 +242,18 @@ fn wanted(report: &Report, nodes: &[String], all: bool) -> Result<Vec<Found>, Pr
         found.truncate(1);
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_to_return_is_the_workflows_fault_unless_it_was_lost() {
+        let problem = wanted(&Report::default(), &[], false).expect_err("nothing");
+        assert_eq!((problem.status.as_u16(), problem.code), (422, "no_output"));
+        let lost = Report { frames_lost: true, ..Report::default() };
+        let problem = wanted(&lost, &[], false).expect_err("lost");
+        assert_eq!((problem.status.as_u16(), problem.code), (503, "job_lost"));
+    }
 }

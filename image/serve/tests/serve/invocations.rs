@@ -196,13 +196,28 @@ async fn a_picture_that_comes_on_the_socket_alone() {
 }
 
 #[tokio::test]
-async fn a_workflow_that_makes_nothing_to_return() {
+async fn a_file_outside_of_the_output_directory_is_refused_by_comfyui() {
     let comfyui = Comfyui::start().await;
     let server = Server::ready(&comfyui, &[]).await;
     let mut workflow = flat(1);
     workflow["9"] = json!({"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "../x"}});
     let answer = server.invoke(None, &workflow).await;
-    assert_eq!(answer.failure(), (422, "execution_failed".into()), "a file outside of the output directory");
+    assert_eq!(answer.failure(), (422, "execution_failed".into()));
+}
+
+#[tokio::test]
+async fn a_picture_that_was_lost_with_the_socket_is_not_the_workflows_fault() {
+    let comfyui = Comfyui::start().await;
+    let Some(stand_in) = comfyui.stand_in() else { return };
+    let server = Server::ready(&comfyui, &[]).await;
+    let mut workflow = slow(1, 1.0);
+    workflow["9"] = json!({"class_type": "SaveImageWebsocket", "inputs": {"images": ["2", 0]}});
+    let (answer, ()) = tokio::join!(server.post(&[], workflow.to_string()), async {
+        assert!(soon(async || comfyui.remaining().await == 1).await);
+        stand_in.cut_sockets();
+    });
+    assert_eq!(answer.failure(), (503, "job_lost".into()));
+    assert_eq!(server.invoke(None, &workflow).await.status, 200);
 }
 
 #[tokio::test]
