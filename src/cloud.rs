@@ -156,8 +156,8 @@ pub trait Objects: Send + Sync {
     async fn head(&self, bucket: &str, key: &str) -> Result<Option<ObjectHead>>;
     /// GetObject, for small objects.
     async fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>>;
-    /// GetObject of the bytes `from..to`, of anybody's bucket. `PreconditionFailed` if the ETag is another than
-    /// `if_match`. An implementation without ranges reads all.
+    /// GetObject of the bytes `from..to`, of anybody's bucket; none without the object. `PreconditionFailed` if the ETag
+    /// is another than `if_match`.
     async fn read(
         &self,
         bucket: &str,
@@ -165,14 +165,7 @@ pub trait Objects: Send + Sync {
         from: u64,
         to: u64,
         if_match: Option<&str>,
-    ) -> Result<Option<ObjectPart>> {
-        let _ = if_match;
-        let Some(body) = self.get(bucket, key).await? else { return Ok(None) };
-        let size = body.len() as u64;
-        // Both are at most the length of what is in memory.
-        let (from, to) = (from.min(size) as usize, to.min(size) as usize);
-        Ok(Some(ObjectPart { body: body.slice(from..to.max(from)), size, etag: None }))
-    }
+    ) -> Result<Option<ObjectPart>>;
     /// PutObject, for small objects.
     async fn put(&self, bucket: &str, key: &str, body: Bytes, options: &PutOptions) -> Result<Written>;
     /// ListObjectsV2: keys and sizes below a prefix.

@@ -89,6 +89,23 @@ impl Context<'_> {
     }
 }
 
+/// A connection to the account, or to the sandbox, which is started if it does not run.
+///
+/// # Errors
+/// No credentials, or a sandbox that does not start.
+async fn connect(settings: &mut Settings, ui: &Ui, verbose: bool) -> Result<Cloud> {
+    if let Some(url) = &settings.sandbox {
+        settings.sandbox = Some(sandbox::ensure(url, ui).await?);
+    }
+    let connection = Connection {
+        region: settings.region.clone(),
+        profile: settings.profile.clone(),
+        sandbox: settings.sandbox.clone(),
+        verbose,
+    };
+    aws::connect(&connection).await
+}
+
 /// Runs one verb.
 ///
 /// # Errors
@@ -121,16 +138,7 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     {
         return model::run(settings, args, ui, &cancel, cli.global.verbose > 1).await;
     }
-    if let Some(url) = &settings.sandbox {
-        settings.sandbox = Some(sandbox::ensure(url, ui).await?);
-    }
-    let connection = Connection {
-        region: settings.region.clone(),
-        profile: settings.profile.clone(),
-        sandbox: settings.sandbox.clone(),
-        verbose: cli.global.verbose > 1,
-    };
-    let cloud = aws::connect(&connection).await?;
+    let cloud = connect(&mut settings, ui, cli.global.verbose > 1).await?;
     let reporter = ui.reporter();
     let context = Context { settings, cloud, ui, reporter, cancel, resume };
     let done = match &cli.verb {

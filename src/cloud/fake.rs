@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::{BucketState, CopySource, Map, ObjectHead, Objects, OpenUpload, PartDone, PutOptions, Written};
+use super::{BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Written};
 use crate::error::{Error, Result, ServiceError};
 use crate::transfer::crc64_text;
 
@@ -103,6 +103,17 @@ impl Objects for Fake {
 
     async fn get(&self, _: &str, key: &str) -> Result<Option<Bytes>> {
         Ok(self.state().objects.get(key).map(|o| o.0.clone()))
+    }
+
+    async fn read(&self, _: &str, key: &str, from: u64, to: u64, if_match: Option<&str>) -> Result<Option<ObjectPart>> {
+        let state = self.state();
+        let Some((body, crc)) = state.objects.get(key) else { return Ok(None) };
+        let etag = format!("\"{crc}\"");
+        if if_match.is_some_and(|wanted| wanted != etag) {
+            return Err(service("PreconditionFailed", Some(412)));
+        }
+        let part = body.slice(from as usize..body.len().min(to as usize));
+        Ok(Some(ObjectPart { body: part, size: body.len() as u64, etag: Some(etag) }))
     }
 
     async fn put(&self, _: &str, key: &str, body: Bytes, options: &PutOptions) -> Result<Written> {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Done, sandbox};
+use super::Done;
 use crate::apply::Cancel;
 use crate::apply::pace::interrupted;
 use crate::cli::{ModelAction, ModelArgs};
 use crate::cloud::Objects;
-use crate::cloud::aws::{self, Connection};
 use crate::error::{Error, Kind, Result};
 use crate::fetch::{self, Access, Fetched, Hubs, Job, Source, State, Status, http};
 use crate::local::cache::DigestCache;
@@ -92,16 +91,7 @@ async fn objects(settings: &mut Settings, ui: &Ui, verbose: bool) -> Result<Opti
         return Err(Error::usage("models.files names objects in S3, and there is no region")
             .next("set it: region: in the config, --region or AWS_REGION"));
     }
-    if let Some(url) = &settings.sandbox {
-        settings.sandbox = Some(sandbox::ensure(url, ui).await?);
-    }
-    let connection = Connection {
-        region: settings.region.clone(),
-        profile: settings.profile.clone(),
-        sandbox: settings.sandbox.clone(),
-        verbose,
-    };
-    Ok(Some(aws::connect(&connection).await?.objects))
+    Ok(Some(super::connect(settings, ui, verbose).await?.objects))
 }
 
 fn described(fetched: &Fetched, locking: bool) -> Done {

@@ -7,7 +7,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use super::retry::{transient, wait};
 use super::*;
 use crate::cloud::fake::{Fake, service, sum};
-use crate::cloud::{BucketState, ObjectHead, Objects, OpenUpload, PartDone, Written};
+use crate::cloud::{BucketState, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, Written};
 use crate::error::Kind;
 use crate::progress::{Event, Reporter, Silent};
 
@@ -232,6 +232,9 @@ impl Objects for Forgetful {
         Ok(None)
     }
     async fn get(&self, _: &str, _: &str) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+    async fn read(&self, _: &str, _: &str, _: u64, _: u64, _: Option<&str>) -> Result<Option<ObjectPart>> {
         Ok(None)
     }
     async fn put(&self, _: &str, _: &str, _: Bytes, _: &PutOptions) -> Result<Written> {
