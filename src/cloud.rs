@@ -273,8 +273,9 @@ pub trait Images: Send + Sync {
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>>;
     /// PutImage; [`Written::AlreadyThere`] when the immutable tag exists. Returns the digest as well.
     async fn put_manifest(&self, repository: &str, tag: &str, manifest: &Manifest) -> Result<(Written, String)>;
-    /// A blob's bytes (GetDownloadUrlForLayer and one GET); image configs only, they are small.
-    async fn blob(&self, repository: &str, digest: &str) -> Result<Bytes>;
+    /// A blob's bytes (GetDownloadUrlForLayer and one GET); image configs only, they are small. `None` from an
+    /// implementation of ECR that does not have the operation.
+    async fn blob(&self, repository: &str, digest: &str) -> Result<Option<Bytes>>;
     /// GetAuthorizationToken.
     async fn login(&self) -> Result<RegistryLogin>;
     /// BatchDeleteImage of tags; absent ones are fine.

@@ -197,6 +197,8 @@ async fn older(
                     return Ok(Some((key, archive)));
                 }
             }
+            // An S3 without CRC64NVME: nothing that is copied could be checked.
+            Some(head) if head.crc64nvme.is_none() => tracing::debug!(key, "no checksum, so nothing is copied from it"),
             Some(_) => reporter.report(Event::Warning(format!(
                 "nothing is copied from {key}: it is not the archive that its index describes"
             ))),

@@ -48,7 +48,10 @@ pub async fn inspect(
     }
     if trusted != Some(manifest.digest.as_str()) {
         let named = config_digest(&manifest).ok_or_else(|| refuse("its manifest names no image config".into()))?;
-        check_config(&images.blob(repository, &named).await?).map_err(refuse)?;
+        // Where nobody hands out the config, SageMaker is the one who finds out.
+        if let Some(config) = images.blob(repository, &named).await? {
+            check_config(&config).map_err(refuse)?;
+        }
     }
     Ok(Some(manifest.digest))
 }
@@ -100,11 +103,12 @@ async fn verify(images: &dyn Images, repository: &str, reference: &str) -> Resul
         Verdict::Refuse(reason) => return Err(refuse(reason)),
     };
     let named = config_digest(&manifest).ok_or_else(|| refuse("its manifest names no image config".into()))?;
-    let config = images.blob(repository, &named).await?;
-    if digest(&config) != named {
-        return Err(refuse(format!("its config {named} arrived damaged")));
+    if let Some(config) = images.blob(repository, &named).await? {
+        if digest(&config) != named {
+            return Err(refuse(format!("its config {named} arrived damaged")));
+        }
+        check_config(&config).map_err(refuse)?;
     }
-    check_config(&config).map_err(refuse)?;
     Ok(manifest)
 }
 

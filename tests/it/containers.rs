@@ -134,11 +134,11 @@ impl Images for Registry {
         assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
         Ok((Written::Created, headers["docker-content-digest"].clone()))
     }
-    async fn blob(&self, repository: &str, digest: &str) -> Result<Bytes> {
+    async fn blob(&self, repository: &str, digest: &str) -> Result<Option<Bytes>> {
         let path = format!("/v2/{repository}/blobs/{digest}");
         let (status, _, body) = self.call("GET", &path, "").await.map_err(|e| Error::failed(e.to_string()))?;
         assert_eq!(status, 200);
-        Ok(body.into())
+        Ok(Some(body.into()))
     }
     async fn login(&self) -> Result<RegistryLogin> {
         self.logins.fetch_add(1, Ordering::SeqCst);

@@ -249,6 +249,19 @@ where
     error.raw_response().map(|raw| raw.status().as_u16())
 }
 
+/// Whether the answer means that this implementation of the service does not have the operation. AWS names its errors;
+/// a 500 without a name is a stand-in that broke off.
+pub(super) fn is_missing<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    let named = error.as_service_error().and_then(|e| e.meta().code()).filter(|c| !c.is_empty());
+    match (named, status(error)) {
+        (Some(code), _) => matches!(code, "UnknownOperationException" | "InvalidAction" | "NotImplemented"),
+        (None, status) => matches!(status, Some(404 | 405 | 500 | 501)),
+    }
+}
+
 fn code_of(status: u16) -> &'static str {
     match status {
         301 | 307 | 308 => "PermanentRedirect",

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
 use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageTagMutability};
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
 
 use super::connect::is_loopback_http;
-use super::errors::{Context, causes, code};
+use super::errors::{Context, causes, code, is_missing, message};
 use crate::cloud::{Images, Manifest, Map, RegistryLogin, Repository, Written};
 use crate::error::{Error, Result, ServiceError};
 
@@ -150,16 +151,19 @@ impl Images for Ecr {
         }
     }
 
-    async fn blob(&self, repository: &str, digest: &str) -> Result<Bytes> {
+    async fn blob(&self, repository: &str, digest: &str) -> Result<Option<Bytes>> {
         let what = || format!("cannot read {digest} of repository {repository}");
-        let answer = self
-            .client
-            .get_download_url_for_layer()
-            .repository_name(repository)
-            .layer_digest(digest)
-            .send()
-            .await
-            .map_err(|e| self.context.explain("ecr:GetDownloadUrlForLayer", what(), &e))?;
+        let call = self.client.get_download_url_for_layer().repository_name(repository).layer_digest(digest);
+        // An implementation that lacks it may say so with a 500, which is not worth a minute of repeating.
+        let few = aws_sdk_ecr::Config::builder().retry_config(RetryConfig::standard());
+        let answer = match call.customize().config_override(few).send().await {
+            Ok(answer) => answer,
+            Err(e) if is_missing(&e) => {
+                tracing::debug!("this ECR hands out no layers: {}", message(&e));
+                return Ok(None);
+            }
+            Err(e) => return Err(self.context.explain("ecr:GetDownloadUrlForLayer", what(), &e)),
+        };
         let url = answer.download_url.ok_or_else(|| Error::failed(what()).why("ECR answered without an URL"))?;
         if !url.starts_with("https://") && !is_loopback_http(&url) {
             return Err(Error::failed(what()).why("ECR answered with an URL that is not https"));
@@ -179,7 +183,7 @@ impl Images for Ecr {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body.freeze())
+        Ok(Some(body.freeze()))
     }
 
     async fn login(&self) -> Result<RegistryLogin> {

@@ -354,6 +354,22 @@ async fn an_immutable_tag_gives_the_digest_that_is_there() {
 }
 
 #[tokio::test]
+async fn an_ecr_that_hands_out_no_layers_is_told_from_one_that_refuses() {
+    const REFUSED: &str = r#"{"__type":"LayersNotFoundException","message":"no such layer"}"#;
+    const FAILED: &str = r#"{"__type":"ServerException","message":"try again"}"#;
+    for missing in
+        [answer(501, ""), answer(404, "<html>not found</html>"), answer(400, r#"{"__type":"InvalidAction"}"#)]
+    {
+        let (cloud, _) = stand_in(vec![missing]).await;
+        assert_eq!(cloud.images.blob("r", "sha256:1").await.unwrap(), None);
+    }
+    for failed in [(400, REFUSED), (500, FAILED)] {
+        let (cloud, _) = stand_in((0..3).map(|_| answer(failed.0, failed.1)).collect()).await;
+        assert!(cloud.images.blob("r", "sha256:1").await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn a_quota_under_another_name_is_not_believed() {
     const OTHER: &str = r#"{"Quota":{"QuotaName":"something else","Value":7}}"#;
     const FIRST: &str = r#"{"Quotas":[{"QuotaName":"x","Value":1}],"NextToken":"n"}"#;

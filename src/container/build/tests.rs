@@ -39,7 +39,7 @@ impl Images for Logins {
     async fn put_manifest(&self, _: &str, _: &str, _: &Manifest) -> Result<(Written, String)> {
         Err(Error::failed("not here"))
     }
-    async fn blob(&self, _: &str, _: &str) -> Result<Bytes> {
+    async fn blob(&self, _: &str, _: &str) -> Result<Option<Bytes>> {
         Err(Error::failed("not here"))
     }
     async fn login(&self) -> Result<RegistryLogin> {

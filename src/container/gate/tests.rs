@@ -18,6 +18,8 @@ struct Memory {
     manifests: Mutex<BTreeMap<String, Manifest>>,
     blobs: BTreeMap<String, Vec<u8>>,
     cannot_delete: bool,
+    /// As an ECR without GetDownloadUrlForLayer.
+    hands_out_nothing: bool,
 }
 
 impl Memory {
@@ -62,8 +64,12 @@ impl Images for Memory {
         manifests.insert(tag.into(), manifest.clone());
         Ok((Written::Created, manifest.digest.clone()))
     }
-    async fn blob(&self, _: &str, digest: &str) -> Result<Bytes> {
-        self.blobs.get(digest).cloned().map(Bytes::from).ok_or_else(|| Error::failed("no such blob"))
+    async fn blob(&self, _: &str, digest: &str) -> Result<Option<Bytes>> {
+        if self.hands_out_nothing {
+            return Ok(None);
+        }
+        let found = self.blobs.get(digest).cloned().map(Bytes::from).ok_or_else(|| Error::failed("no such blob"))?;
+        Ok(Some(found))
     }
     async fn login(&self) -> Result<RegistryLogin> {
         Err(Error::failed("no login"))
@@ -188,6 +194,18 @@ async fn a_forced_build_takes_the_tag_over_and_the_earlier_image_stays() {
     memory.push("build-2", DOCKER_MANIFEST, &docker(&config));
     assert_eq!(gate(&memory, "app", "build-2", "c-1", Existing::MoveTag).await.expect("passes"), pushed);
     assert_eq!(memory.tags().len(), 2);
+}
+
+#[tokio::test]
+async fn where_nobody_hands_out_the_config_the_manifest_decides() {
+    let (mut memory, config) = Memory::with_config(&json!({"os": "linux", "architecture": "arm64"}));
+    let pushed = memory.push("build-1", DOCKER_MANIFEST, &docker(&config));
+    assert!(inspect(&memory, "app", "build-1", None).await.is_err(), "the config says what is wrong");
+    memory.hands_out_nothing = true;
+    assert_eq!(inspect(&memory, "app", "build-1", None).await.expect("passes"), Some(pushed.clone()));
+    memory.push("oci", OCI, &oci(&config));
+    assert!(inspect(&memory, "app", "oci", None).await.is_err());
+    assert_eq!(gate(&memory, "app", "build-1", "c-1", Existing::Take).await.expect("passes"), pushed);
 }
 
 #[tokio::test]
