@@ -11,18 +11,21 @@ mod download;
 mod get;
 pub mod http;
 mod journal;
+mod load;
 mod place;
 mod resolve;
 mod run;
 mod source;
+mod status;
 mod wanted;
 
 pub use get::{Access, Hubs};
 pub(crate) use place::check_path;
 pub use place::{FOLDERS, Place};
 pub use resolve::Remote;
-pub use run::{Fetched, Job, State, Status, fetch, lock, status};
+pub use run::{Fetched, Job, fetch, lock};
 pub use source::{Mistake, Source, is_loopback};
+pub use status::{State, Status, status};
 pub(crate) use wanted::exactly;
 pub use wanted::{Wanted, Wrong, declared, patterns, selection, wanted};
 

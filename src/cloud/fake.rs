@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::{BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Written};
+use super::{
+    BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Uploads, Written,
+};
 use crate::error::{Error, Result, ServiceError};
 use crate::transfer::crc64_text;
 
@@ -138,6 +140,17 @@ impl Objects for Fake {
         Ok(())
     }
 
+    async fn copy(&self, _: &str, key: &str, source: &CopySource, _: &PutOptions) -> Result<Option<String>> {
+        let mut state = self.call(format!("copy {key}"))?;
+        let body = state.source(source)?;
+        let crc = sum(&body);
+        state.objects.insert(key.into(), (body, crc.clone()));
+        Ok(Some(crc))
+    }
+}
+
+#[async_trait]
+impl Uploads for Fake {
     async fn begin_upload(&self, _: &str, key: &str, _: &PutOptions) -> Result<String> {
         let mut state = self.call("begin".into())?;
         state.begun += 1;
@@ -173,14 +186,6 @@ impl Objects for Fake {
         let (size, crc) = (body.len() as u64, sum(&body));
         parts.insert(number, (body, crc.clone()));
         Ok(PartDone { number, etag: format!("\"{number}\""), size, crc64nvme: crc })
-    }
-
-    async fn copy(&self, _: &str, key: &str, source: &CopySource, _: &PutOptions) -> Result<Option<String>> {
-        let mut state = self.call(format!("copy {key}"))?;
-        let body = state.source(source)?;
-        let crc = sum(&body);
-        state.objects.insert(key.into(), (body, crc.clone()));
-        Ok(Some(crc))
     }
 
     async fn complete_upload(

@@ -1,15 +1,18 @@
 //! The tree against the JSON Schema: unknown keys, wrong types, YAML's traps, patterns and ranges. What is right
 //! comes out as JSON for serde; what is wrong is left out and reported, so that one run reports everything.
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
+mod shape;
+mod text;
 
-use regex_lite::Regex;
 use serde_json::{Map, Number, Value as Json};
 
 use super::problem::Problem;
 use super::scalar::{Reading, reading, spoken};
 use super::tree::{Entry, Node, Path, Value};
+use shape::Shape;
+pub(crate) use text::is_match;
+pub(super) use text::nearest;
+use text::{guess, text_problem};
 
 /// Reads a tree by a schema. With `partial`, required keys may be absent: for overlays, which are merged later.
 pub fn read(node: &Node, schema: &Json, partial: bool) -> (Option<Json>, Vec<Problem>) {
@@ -27,136 +30,6 @@ struct Reader<'s> {
     root: &'s Json,
     partial: bool,
     problems: Vec<Problem>,
-}
-
-/// A schema with its references followed and the alternatives of an option or a word list unfolded.
-#[derive(Default, Clone)]
-struct Shape<'s> {
-    object: Option<&'s Json>,
-    array: Option<&'s Json>,
-    string: Option<&'s Json>,
-    integer: Option<&'s Json>,
-    number: Option<&'s Json>,
-    boolean: bool,
-    null: bool,
-    words: Vec<&'s str>,
-}
-
-impl<'s> Shape<'s> {
-    fn of(root: &'s Json, schema: &'s Json) -> Self {
-        let mut shape = Shape::default();
-        shape.add(root, schema, 0);
-        shape
-    }
-
-    fn add(&mut self, root: &'s Json, schema: &'s Json, depth: usize) {
-        // References in our own schema are never recursive; the limit keeps a mistake there from hanging the program.
-        if depth > 16 {
-            return;
-        }
-        if let Some(target) = schema.get("$ref").and_then(Json::as_str).and_then(|r| root.pointer(r.strip_prefix('#')?))
-        {
-            self.add(root, target, depth + 1);
-        }
-        for alternatives in ["anyOf", "oneOf"] {
-            for schema in schema.get(alternatives).and_then(Json::as_array).into_iter().flatten() {
-                self.add(root, schema, depth + 1);
-            }
-        }
-        if let Some(word) = schema.get("const").and_then(Json::as_str) {
-            self.words.push(word);
-            return;
-        }
-        if let Some(words) = schema.get("enum").and_then(Json::as_array) {
-            self.words.extend(words.iter().filter_map(Json::as_str));
-            self.null |= words.iter().any(Json::is_null);
-            return;
-        }
-        let types: Vec<&str> = match schema.get("type") {
-            Some(Json::String(one)) => vec![one],
-            Some(Json::Array(many)) => many.iter().filter_map(Json::as_str).collect(),
-            _ => Vec::new(),
-        };
-        for name in types {
-            match name {
-                "object" => self.object = Some(schema),
-                "array" => self.array = Some(schema),
-                "string" => self.string = Some(schema),
-                "integer" => self.integer = Some(schema),
-                "number" => self.number = Some(schema),
-                "boolean" => self.boolean = true,
-                "null" => self.null = true,
-                _ => {}
-            }
-        }
-    }
-
-    /// What is expected, as in "true or false".
-    fn spoken(&self) -> String {
-        let mut kinds: Vec<String> = Vec::new();
-        if self.object.is_some() {
-            kinds.push("keys and values".into());
-        }
-        if self.array.is_some() {
-            kinds.push("a list".into());
-        }
-        if let Some(schema) = self.integer.or(self.number) {
-            kinds.push(number_spoken(schema, self.integer.is_some()));
-        }
-        if self.boolean {
-            kinds.push("true or false".into());
-        }
-        kinds.extend(self.words.iter().map(|word| format!("`{word}`")));
-        if self.string.is_some() {
-            kinds.push("text".into());
-        }
-        one_of(&kinds)
-    }
-}
-
-fn number_spoken(schema: &Json, whole: bool) -> String {
-    let kind = if whole { "a whole number" } else { "a number" };
-    match (schema.get("minimum"), schema.get("maximum")) {
-        (Some(min), Some(max)) if min == max => short(min),
-        (Some(min), Some(max)) => format!("{kind} from {} to {}", short(min), short(max)),
-        (Some(min), None) if short(min) != "0" => format!("{kind}, at least {}", short(min)),
-        (None, Some(max)) => format!("{kind}, at most {}", short(max)),
-        _ => match schema.get("exclusiveMinimum") {
-            Some(min) => format!("{kind} above {}", short(min)),
-            None => kind.to_owned(),
-        },
-    }
-}
-
-fn short(number: &Json) -> String {
-    number.as_f64().map_or_else(|| number.to_string(), |n| n.to_string())
-}
-
-/// `a`, `a or b`, `a, b or c`.
-pub(super) fn one_of(items: &[String]) -> String {
-    match items {
-        [] => "nothing".into(),
-        [one] => one.clone(),
-        [head @ .., last] => format!("{} or {last}", head.join(", ")),
-    }
-}
-
-/// The known name nearest to a mistyped one, if one is near.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let fold = |s: &str| s.to_lowercase().replace(['-', '_', ' '], "");
-    let folded = fold(name);
-    known
-        .into_iter()
-        .map(|candidate| {
-            let other = fold(candidate);
-            let edits = strsim::damerau_levenshtein(&folded, &other);
-            // One word inside the other (`type` for `instance_type`) is a good guess too, though far in edits.
-            let part = folded.len() >= 4 && (other.contains(&folded) || folded.contains(&other)) && other.len() >= 3;
-            (if part { edits.min(2) } else { edits }, candidate)
-        })
-        .filter(|(edits, candidate)| *edits <= (candidate.len().max(folded.len()) / 3).max(1))
-        .min_by_key(|(edits, _)| *edits)
-        .map(|(_, candidate)| candidate)
 }
 
 impl<'s> Reader<'s> {
@@ -466,53 +339,6 @@ fn first_sentence(text: &str) -> &str {
     text.split_inclusive(". ").next().unwrap_or(text).trim()
 }
 
-/// What is wrong with a text by its pattern and length, as the sentence that says what is allowed.
-fn text_problem(schema: &Json, text: &str) -> Option<String> {
-    let limit = |key: &str| schema.get(key).and_then(Json::as_u64);
-    let length = text.chars().count() as u64;
-    let fits = limit("minLength").is_none_or(|min| length >= min) && limit("maxLength").is_none_or(|max| length <= max);
-    let matches = schema.get("pattern").and_then(Json::as_str).is_none_or(|pattern| is_match(pattern, text));
-    if fits && matches {
-        return None;
-    }
-    Some(match schema.get("patternErrorMessage").and_then(Json::as_str) {
-        Some(message) => message.to_owned(),
-        None => match (limit("minLength"), limit("maxLength")) {
-            (Some(min), Some(max)) => format!("Allowed: {min} to {max} characters."),
-            (Some(1), None) => "It must not be empty.".to_owned(),
-            (Some(min), None) => format!("Allowed: at least {min} characters."),
-            (None, Some(max)) => format!("Allowed: at most {max} characters."),
-            (None, None) => "Allowed: what the JSON Schema says (`comfy-deploy config schema`).".to_owned(),
-        },
-    })
-}
-
-/// What was probably meant by a text that is not allowed: the slips that people make with these values.
-fn guess(schema: &Json, text: &str) -> Option<String> {
-    let lower = text.trim().to_lowercase();
-    [
-        lower.clone(),
-        lower.replace(['_', ' ', '.'], "-"),
-        // An instance type as EC2 writes it.
-        format!("ml.{lower}"),
-        // An availability zone for its region.
-        lower.trim_end_matches(|c: char| c.is_ascii_lowercase()).to_owned(),
-        // An account as the console groups its digits.
-        lower.replace(['-', ' '], ""),
-    ]
-    .into_iter()
-    .find(|guess| !guess.is_empty() && guess != text && text_problem(schema, guess).is_none())
-}
-
-/// Whether a text matches a pattern of the schema. Patterns are compiled once.
-pub(crate) fn is_match(pattern: &str, text: &str) -> bool {
-    static COMPILED: LazyLock<Mutex<HashMap<String, Option<Regex>>>> = LazyLock::new(Mutex::default);
-    let mut compiled = COMPILED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let regex = compiled.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).ok());
-    // A pattern that does not compile is a mistake in this program, which a test finds; it refuses nothing.
-    regex.as_ref().is_none_or(|regex| regex.is_match(text))
-}
-
 /// The JSON of a tree without a schema, by YAML's own rules.
 fn free(node: &Node) -> Json {
     match &node.value {
@@ -528,6 +354,3 @@ fn free(node: &Node) -> Json {
         },
     }
 }
-
-#[cfg(test)]
-mod tests;

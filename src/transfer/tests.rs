@@ -7,7 +7,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use super::retry::{transient, wait};
 use super::*;
 use crate::cloud::fake::{Fake, service, sum};
-use crate::cloud::{BucketState, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, Written};
+use crate::cloud::{BucketState, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, Uploads, Written};
 use crate::error::Kind;
 use crate::progress::{Event, Reporter, Silent};
 
@@ -246,6 +246,13 @@ impl Objects for Forgetful {
     async fn delete(&self, _: &str, _: &str) -> Result<()> {
         Ok(())
     }
+    async fn copy(&self, _: &str, _: &str, _: &CopySource, _: &PutOptions) -> Result<Option<String>> {
+        unreachable!("nothing is copied here")
+    }
+}
+
+#[async_trait]
+impl Uploads for Forgetful {
     async fn begin_upload(&self, _: &str, _: &str, _: &PutOptions) -> Result<String> {
         Ok("id".into())
     }
@@ -256,9 +263,6 @@ impl Objects for Forgetful {
         Ok(PartDone { number, etag: String::new(), size, crc64nvme: crc.into() })
     }
     async fn copy_part(&self, _: &str, _: &str, _: &str, _: u32, _: &CopySource, _: Range<u64>) -> Result<PartDone> {
-        unreachable!("nothing is copied here")
-    }
-    async fn copy(&self, _: &str, _: &str, _: &CopySource, _: &PutOptions) -> Result<Option<String>> {
         unreachable!("nothing is copied here")
     }
     async fn complete_upload(

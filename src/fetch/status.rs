@@ -1,0 +1,80 @@
+//! How the declared files stand, by names and sizes alone.
+
+use std::path::Path;
+
+use super::run::locked;
+use super::wanted::{Wanted, wanted};
+use crate::config::Config;
+use crate::error::Result;
+use crate::local::cache::{DigestCache, Stamp};
+use crate::local::lockfile::{Lock, Locked};
+
+/// How a declared file stands, by lock and disk alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Here, and as locked as can be told without reading it.
+    Locked,
+    /// Here, but not in the lock.
+    Local,
+    /// In the lock, but not here.
+    Missing,
+    /// Neither in the lock nor here.
+    New,
+    /// Here with other content than the locked one.
+    Changed,
+}
+
+impl State {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Locked => "locked",
+            State::Local => "not locked",
+            State::Missing => "missing",
+            State::New => "not fetched",
+            State::Changed => "changed",
+        }
+    }
+}
+
+/// A declared file and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The declaration.
+    pub wanted: Wanted,
+    /// Path in the models directory, if it is known.
+    pub path: Option<String>,
+    /// Bytes, by the lock or the disk.
+    pub size: Option<u64>,
+    /// The lock's entry.
+    pub locked: Option<Locked>,
+    /// How it stands.
+    pub state: State,
+}
+
+/// How every declared file stands. Reads names and sizes alone.
+///
+/// # Errors
+/// The lock cannot be read.
+pub fn status(root: &Path, config: &Config) -> Result<Vec<Status>> {
+    let lock = Lock::load(root)?;
+    let (dir, cache) = (root.join(&config.models.dir), DigestCache::load(root));
+    let one = |wanted: Wanted| {
+        let path = wanted.path(&lock);
+        let locked = locked(&wanted, &lock).map(|(_, locked)| locked);
+        let file = path.as_ref().map(|path| dir.join(path));
+        let stamp = file.as_ref().and_then(|file| std::fs::metadata(file).ok()).map(|meta| Stamp::of(&meta));
+        let known = file.and_then(|file| cache.get(&file.canonicalize().ok()?, stamp.as_ref()?));
+        let state = match (&locked, &stamp) {
+            (Some(locked), Some(stamp)) if stamp.size != locked.size => State::Changed,
+            (Some(locked), Some(_)) if known.is_some_and(|d| hex::encode(d.sha256) != locked.sha256) => State::Changed,
+            (Some(_), Some(_)) => State::Locked,
+            (None, Some(_)) => State::Local,
+            (Some(_), None) => State::Missing,
+            (None, None) => State::New,
+        };
+        let size = stamp.map(|stamp| stamp.size).or(locked.as_ref().map(|locked| locked.size));
+        Status { path, size, locked, state, wanted }
+    };
+    Ok(wanted(&config.models.files).into_iter().map(one).collect())
+}
