@@ -242,7 +242,7 @@ async fn builds_pushes_and_passes(tool: &Tool, runner: &Own) {
     assert_eq!(built.digest, Some(digest), "the tool and the registry disagree");
     let config = manifest::config_digest(&put).expect("a config");
     let config: serde_json::Value =
-        serde_json::from_slice(&registry.blob("app", &config).await.expect("a blob")).expect("JSON");
+        serde_json::from_slice(&registry.blob("app", &config).await.expect("a blob").expect("there")).expect("JSON");
     assert_eq!(config["config"]["Labels"]["ref"], Comfyui::default().git_ref);
     assert_eq!(config["config"]["Entrypoint"][0], "/comfy-serve");
 

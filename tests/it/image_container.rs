@@ -280,7 +280,7 @@ impl World {
         gate(&self.registry, "app", tag, &context.tag, Existing::MoveTag).await?;
         let pushed = self.registry.manifest("app", &context.tag).await?.unwrap();
         let config = self.registry.blob("app", &manifest::config_digest(&pushed).unwrap()).await?;
-        let config: Value = serde_json::from_slice(&config).unwrap();
+        let config: Value = serde_json::from_slice(&config.unwrap()).unwrap();
         let layers = strings(&config["rootfs"], "diff_ids");
         let lines = lines.0.lock().unwrap().clone();
         Ok(Built { config: config["config"].clone(), layers, lines })
