@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use comfy_sandbox::sagemaker::{Comfyui, Serving};
@@ -49,7 +50,7 @@ impl Sandbox {
         // The real 60 seconds, whatever the time scale makes of them: the machine may be busy.
         let minute = Some(Duration::from_secs(60));
         let comfy_serve = program("comfy-serve");
-        Self::launch(0.02, Some(Serving { comfy_serve, comfyui, startup: minute, invocation: minute }))
+        Self::launch(0.02, Some(Serving { containers: Arc::default(), comfy_serve, comfyui, startup: minute, invocation: minute }))
     }
 
     /// Goes on at another pace; what is under way keeps its own.

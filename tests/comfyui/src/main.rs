@@ -1,4 +1,5 @@
-//! The stand-in as a program: takes the place of `python main.py`.
+//! The stand-in as a program: takes the place of `python main.py`. In an image it can have Python's name, where it is
+//! started as ComfyUI is: `python3 /opt/comfyui/main.py`.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -20,7 +21,10 @@ fn interrupt_is_ignored() -> bool {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut words = std::env::args();
+    let name = words.next().unwrap_or_default();
+    let script = usize::from(std::path::Path::new(&name).file_name().is_some_and(|name| name == "python3"));
+    let arguments: Vec<String> = words.skip(script).collect();
     let seed = std::env::var("PYTHONHASHSEED").ok();
     let options = match parse_arguments(&arguments, seed.as_deref()) {
         Ok(Command::Serve(options)) => *options,

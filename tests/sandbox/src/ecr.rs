@@ -112,13 +112,16 @@ pub fn manifest_of(world: &World, region: &str, image_uri: &str) -> Option<(Stri
 /// one AWS would give it.
 pub fn image_of(world: &World, region: &str, image_uri: &str) -> Option<(String, String, String)> {
     let (host, rest) = image_uri.split_once('/')?;
-    if host != host_of(&world.url) && host != format!("{ACCOUNT}.dkr.ecr.{region}.amazonaws.com") {
-        return None;
-    }
-    let (name, reference) = match rest.split_once('@') {
+    let own = host == host_of(&world.url) || host == format!("{ACCOUNT}.dkr.ecr.{region}.amazonaws.com");
+    own.then(|| image_in(world, region, rest)).flatten()
+}
+
+/// The same of `repo:tag` or `repo@sha256:...`, without a host.
+pub(crate) fn image_in(world: &World, region: &str, image: &str) -> Option<(String, String, String)> {
+    let (name, reference) = match image.split_once('@') {
         // With both a tag and a digest, the digest counts.
         Some((name, digest)) => (name.split(':').next()?, digest),
-        None => rest.rsplit_once(':').unwrap_or((rest, "latest")),
+        None => image.rsplit_once(':').unwrap_or((image, "latest")),
     };
     let repository = world.regions.get(region)?.ecr.repositories.get(name)?;
     let (digest, image) = repository.find(reference)?;
@@ -172,7 +175,8 @@ fn host_of(url: &str) -> &str {
     url.split_once("://").map_or(url, |(_, host)| host).trim_end_matches('/')
 }
 
-fn layer_dir(dir: &Path) -> PathBuf {
+/// Where the layers and configs lie, below a state directory.
+pub(crate) fn layer_dir(dir: &Path) -> PathBuf {
     dir.join("ecr")
 }
 
@@ -181,7 +185,7 @@ fn upload_dir(dir: &Path) -> PathBuf {
 }
 
 /// The file of a layer.
-fn file_name(digest: &str) -> String {
+pub(crate) fn file_name(digest: &str) -> String {
     digest.trim_start_matches("sha256:").to_owned()
 }
 

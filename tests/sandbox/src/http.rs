@@ -1,12 +1,11 @@
 //! One HTTP request to a process on this machine.
 
-use std::net::SocketAddr;
-
 use axum::body::Bytes;
 use axum::http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use crate::container::Place;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +23,8 @@ pub enum Error {
 
 /// Sends a request over a connection of its own and reads the answer, at most `limit` bytes. Dropping the future
 /// closes the connection.
-pub async fn send(to: SocketAddr, request: Request<Full<Bytes>>, limit: usize) -> Result<Response<Bytes>, Error> {
-    let stream = TcpStream::connect(to).await?;
+pub async fn send(to: impl Into<Place>, request: Request<Full<Bytes>>, limit: usize) -> Result<Response<Bytes>, Error> {
+    let stream = to.into().connect().await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async move {

@@ -6,7 +6,8 @@
 //! - `rules`, `faults`: the two tables: what AWS refuses (with its source), and what tests can break.
 //! - `models`: what the API models say about requests, checked before any service sees them.
 //! - `live`, `process`, `http`: what runs beside the state: functions (`lambda::invoke`) and the instances of endpoints
-//!   (`sagemaker::instances`), processes that end with the sandbox however it ends.
+//!   (`sagemaker::instances`), processes that end with the sandbox however it ends; `container`: images of the registry
+//!   run as such processes.
 //! - one module a service. Each has `call(world, ctx, operation, input) -> output` in the JSON of the API,
 //!   which both the wire and CloudFormation's resource providers use, so a rule binds both.
 //!
@@ -14,6 +15,7 @@
 //! kept in the state, so a restarted sandbox goes on where it stopped.
 
 pub mod cfn;
+pub mod container;
 pub mod ecr;
 pub mod faults;
 pub mod http;

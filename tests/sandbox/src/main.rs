@@ -4,8 +4,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use comfy_sandbox::container::{Choice, Containers};
 use comfy_sandbox::sagemaker::{Comfyui, Serving};
 use comfy_sandbox::server::{Options, Running, Store, start, start_serving};
 use comfy_sandbox::world::{ACCOUNT, KEY};
@@ -50,10 +52,16 @@ struct Endpoints {
     /// Keep SageMaker's rules but run nothing behind endpoints, whatever the options below say.
     #[arg(long, env = "COMFY_SANDBOX_SIMULATE_ENDPOINTS", value_parser = clap::builder::FalseyValueParser::new())]
     simulate_endpoints: bool,
-    /// The comfy-serve binary that stands for the image's [default: comfy-serve beside this program]
+    /// What runs the images that were pushed to the sandbox. auto takes the first of docker, podman and (as root) runc that
+    /// works. With none of them, or with an option below, or for an image of another registry, comfy-serve stands for the
+    /// image, as a process
+    #[arg(long, env = "COMFY_SANDBOX_CONTAINER_ENGINE", value_enum, default_value = "auto", value_name = "ENGINE")]
+    container_engine: Choice,
+    /// The comfy-serve binary that stands for an image [default: comfy-serve beside this program]
     #[arg(long, env = "COMFY_SANDBOX_COMFY_SERVE", value_name = "PATH")]
     comfy_serve: Option<PathBuf>,
-    /// A ComfyUI that runs already, for all instances [default: comfyui-stand-in beside this program, one for each]
+    /// A ComfyUI that runs already, for all instances that are processes [default: comfyui-stand-in beside this program,
+    /// one for each]
     #[arg(long, env = "COMFY_SANDBOX_COMFYUI_URL", value_name = "URL")]
     comfyui_url: Option<String>,
     /// A command that starts a ComfyUI for an instance, its words separated by spaces; `--listen 127.0.0.1 --port PORT
@@ -73,6 +81,16 @@ impl Endpoints {
             path.is_file().then_some(path)
         };
         let asked = self.comfyui_url.is_some() || self.comfyui_command.is_some();
+        let containers = match self.container_engine {
+            // Who says what stands for an image wants to see that, and not the image.
+            Choice::Auto if asked || self.comfy_serve.is_some() => Choice::None,
+            Choice::Docker | Choice::Podman | Choice::Runc if asked => {
+                return Err("--container-engine runs the ComfyUI that is in the image, so --comfyui-url and \
+                            --comfyui-command can only go with --container-engine none"
+                    .to_owned());
+            }
+            choice => choice,
+        };
         let comfy_serve = match self.comfy_serve {
             Some(path) if path.is_file() => {
                 std::path::absolute(&path).map_err(|e| format!("{}: {e}", path.display()))?
@@ -113,7 +131,8 @@ impl Endpoints {
                 }
             },
         };
-        Ok(Ok(Serving { comfy_serve, comfyui, startup: None, invocation: None }))
+        let containers = Arc::new(Containers::new(containers));
+        Ok(Ok(Serving { containers, comfy_serve, comfyui, startup: None, invocation: None }))
     }
 }
 
@@ -171,17 +190,30 @@ async fn serve(listen: SocketAddr, state: Option<PathBuf>, time_scale: f64, endp
     let options = Options { listen, dir, time_scale };
     let (running, how) = match endpoints {
         Ok(serving) => {
-            let how = match &serving.comfyui {
-                Comfyui::Url(url) => format!("endpoints run {} with ComfyUI at {url}", serving.comfy_serve.display()),
-                Comfyui::Command(words) => {
-                    format!("endpoints run {} with ComfyUI `{}`", serving.comfy_serve.display(), words.join(" "))
-                }
-            };
-            (start_serving(options, serving).await?, how)
+            let how = describe(&serving);
+            // What was chosen must work; what works need not be known before requests are answered.
+            if serving.containers.chosen() {
+                serving.containers.require().await?;
+            }
+            (start_serving(options, serving.clone()).await?, Ok((serving, how)))
         }
-        Err(why) => (start(options).await?, format!("endpoints are simulated, {why}")),
+        Err(why) => (start(options).await?, Err(why)),
     };
-    announce(&running, &how)?;
+    announce(&running)?;
+    let how = async {
+        match how {
+            Err(why) => format!("endpoints are simulated, {why}"),
+            Ok((serving, natively)) => match serving.containers.engine().await {
+                Some(engine) => format!("endpoints run the images that are pushed, by {engine}"),
+                None => natively,
+            },
+        }
+    };
+    tokio::select! {
+        how = how => say(&format!("# {how}\n"))?,
+        _ = term.recv() => return Ok(running.stop().await?),
+        _ = int.recv() => return Ok(running.stop().await?),
+    }
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -190,16 +222,24 @@ async fn serve(listen: SocketAddr, state: Option<PathBuf>, time_scale: f64, endp
     Ok(())
 }
 
+/// What stands for images.
+fn describe(serving: &Serving) -> String {
+    let program = serving.comfy_serve.display();
+    match &serving.comfyui {
+        Comfyui::Url(url) => format!("endpoints run {program} with ComfyUI at {url}"),
+        Comfyui::Command(words) => format!("endpoints run {program} with ComfyUI `{}`", words.join(" ")),
+    }
+}
+
 /// The line that says ready, and what to export.
-fn announce(running: &Running, how: &str) -> Outcome {
+fn announce(running: &Running) -> Outcome {
     let url = running.url();
     let text = format!(
         "comfy-sandbox ready at {url}, account {ACCOUNT}, state {}\n\
          export AWS_ENDPOINT_URL={url}\n\
          export AWS_ACCESS_KEY_ID={KEY}\n\
          export AWS_SECRET_ACCESS_KEY={KEY}\n\
-         export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n\
-         # {how}\n",
+         export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1\n",
         running.shared.dir.display()
     );
     say(&text)

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use crate::faults::Faults;
 use crate::sagemaker::{self, Fleet, Serving};
 use crate::world::{ACCOUNT, Shared, now_ms};
-use crate::{ecr, lambda, quotas, s3, wire};
+use crate::{container, ecr, lambda, quotas, s3, wire};
 pub use store::Store;
 
 /// How often what takes time is moved.
@@ -135,6 +135,7 @@ async fn launch(options: Options, serving: Option<Serving>) -> Result<Running, S
     ecr::sweep(&world);
     lambda::sweep(&world);
     sagemaker::sweep(&world);
+    container::sweep(&world);
     world.endpoints_run = serving.is_some();
     let shared = Arc::new(Shared::new(world, options.dir));
     if let Some(serving) = serving {
@@ -218,6 +219,7 @@ async fn control(shared: &Shared, what: &str, request: Request) -> Response {
             let world = shared.world.lock();
             Json(json!({
                 "account": ACCOUNT,
+                "instances": shared.live.fleet.describe(),
                 "state": shared.dir,
                 "time_scale": world.time_scale,
                 "url": world.url,

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
@@ -105,7 +105,7 @@ pub(super) fn prepare(models: &Path, blobs: &Path, source: &Source) -> Result<Pa
 }
 
 fn unpack(archive: impl Read, target: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 20, archive)));
+    let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 20, archive)));
     for entry in archive.entries()? {
         let mut entry = entry?;
         let kind = entry.header().entry_type();

@@ -12,12 +12,14 @@ use axum::http::Request;
 use http_body_util::Full;
 use parking_lot::Mutex;
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::artifact::{self, Source};
 use super::wanted::{self, Key, Wanted};
-use crate::process::{Process, worded};
+use crate::container::{self, Containers, Image, NotStarted, Order, Place, Running};
+use crate::process::worded;
 use crate::world::{Shared, World, iso, now_ms};
 
 /// Between SIGTERM and SIGKILL (AWS doc: Use your own inference code with hosting services).
@@ -32,9 +34,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How the instances of endpoints run.
 #[derive(Debug, Clone)]
 pub struct Serving {
-    /// The comfy-serve binary.
+    /// What runs the images that the sandbox's registry has.
+    pub containers: Arc<Containers>,
+    /// The comfy-serve binary, which stands for an image that nothing runs.
     pub comfy_serve: PathBuf,
-    /// The ComfyUI behind it.
+    /// The ComfyUI behind that binary.
     pub comfyui: Comfyui,
     /// In the place of ContainerStartupHealthCheckTimeoutInSeconds, whose smallest value is longer than a test may take.
     pub startup: Option<Duration>,
@@ -53,12 +57,12 @@ pub enum Comfyui {
 }
 
 /// Where an instance is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Phase {
     /// Not yet answering /ping.
     Starting,
     /// Serving here.
-    Ready(SocketAddr),
+    Ready(Place),
     /// Never to serve, with the reason that DescribeEndpoint shows.
     Failed(String),
 }
@@ -66,6 +70,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 struct Instance {
     phase: watch::Receiver<Phase>,
+    /// What it runs, in words; empty before it runs anything.
+    runs: watch::Receiver<String>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     /// Requests that it works on.
@@ -91,7 +97,7 @@ impl Drop for Fleet {
 /// A free instance, taken for one request.
 #[derive(Debug)]
 pub(super) struct Taken {
-    pub address: SocketAddr,
+    pub place: Place,
     _busy: Arc<()>,
 }
 
@@ -126,6 +132,7 @@ impl Fleet {
                 continue;
             }
             let (told, phase) = watch::channel(Phase::Starting);
+            let (runs_told, runs) = watch::channel(String::new());
             let (stop, stopped) = watch::channel(false);
             let host = Host {
                 shared: shared.clone(),
@@ -133,10 +140,11 @@ impl Fleet {
                 key: key.clone(),
                 wanted: wanted.clone(),
                 told,
+                runs: runs_told,
                 stopped,
             };
             let task = tokio::spawn(host.live());
-            running.insert(key.clone(), Instance { phase, stop, task, busy: Arc::new(()) });
+            running.insert(key.clone(), Instance { phase, runs, stop, task, busy: Arc::new(()) });
         }
         let phases = running.iter().map(|(key, i)| (key.clone(), i.phase.borrow().clone())).collect();
         if wanted::tell(world, &phases) {
@@ -144,14 +152,26 @@ impl Fleet {
         }
     }
 
+    /// All instances, and what each of them runs.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let running = self.running.lock();
+        let mut all: Vec<_> = running.iter().collect();
+        all.sort_by_key(|(k, _)| (&k.region, &k.endpoint, &k.variant, k.since, k.index));
+        let shown = all.iter().map(|(k, i)| {
+            json!({"region": k.region, "endpoint": k.endpoint, "variant": k.variant, "runs": *i.runs.borrow(),
+                "serves": matches!(*i.phase.borrow(), Phase::Ready(_))})
+        });
+        shown.collect()
+    }
+
     /// An instance of a variant for one request: in turn, or the one with the least to do.
     pub(super) fn take(&self, region: &str, endpoint: &str, variant: &str, least: bool) -> Option<Taken> {
         let running = self.running.lock();
-        let mut ready: Vec<(&Key, &Instance, SocketAddr)> = running
+        let mut ready: Vec<(&Key, &Instance, Place)> = running
             .iter()
             .filter(|(k, _)| k.region == region && k.endpoint == endpoint && k.variant == variant)
-            .filter_map(|(k, i)| match *i.phase.borrow() {
-                Phase::Ready(address) => Some((k, i, address)),
+            .filter_map(|(k, i)| match &*i.phase.borrow() {
+                Phase::Ready(place) => Some((k, i, place.clone())),
                 _ => None,
             })
             .collect();
@@ -163,7 +183,7 @@ impl Fleet {
         ready.rotate_left(turn);
         let chosen =
             if least { ready.iter().min_by_key(|(_, i, _)| Arc::strong_count(&i.busy)) } else { ready.first() };
-        chosen.map(|(_, instance, address)| Taken { address: *address, _busy: instance.busy.clone() })
+        chosen.map(|(_, instance, place)| Taken { place: place.clone(), _busy: instance.busy.clone() })
     }
 
     /// Ends everything in good order, and by force when that takes too long.
@@ -207,6 +227,7 @@ struct Host {
     key: Key,
     wanted: Wanted,
     told: watch::Sender<Phase>,
+    runs: watch::Sender<String>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -239,33 +260,45 @@ impl Host {
         let mut deadline = Some(Instant::now() + limit);
         let dir = self.shared.dir.join("instances").join(&self.wanted.instance);
         loop {
-            let process = match self.start(&dir, model.as_deref()).await {
-                Ok((process, address)) => Some((process, address)),
-                Err(error) => {
+            let started = tokio::select! {
+                started = self.start(&dir, model.as_deref()) => started,
+                () = asked(&mut stopped) => break,
+            };
+            let running = match started {
+                Ok(running) => Some(running),
+                Err(NotStarted::Never(why)) => {
+                    self.log(format!("{} the container cannot start: {why}", iso(now_ms())));
+                    // aws-samples/comfyui-on-amazon-sagemaker#2.
+                    self.fail(format!(
+                        "CannotStartContainerError. Please ensure the model container for variant {} starts correctly when \
+                         invoked with 'docker run <image> serve'",
+                        self.key.variant
+                    ));
+                    break;
+                }
+                Err(NotStarted::Now(error)) => {
                     self.log(format!("{} the container does not start: {error}", iso(now_ms())));
                     None
                 }
             };
             let ended = tokio::select! {
-                ended = self.watch(process.as_ref(), &mut deadline) => ended,
+                ended = self.watch(running.as_ref(), &mut deadline) => ended,
                 () = asked(&mut stopped) => {
-                    if let Some((process, _)) = &process {
-                        process.stop(GRACE).await;
-                        process.drained(Duration::from_secs(1)).await;
+                    if let Some(running) = running {
+                        running.stop(GRACE).await;
                     }
                     break;
                 }
             };
-            if let (Some((process, _)), End::TooLate) = (&process, &ended) {
-                process.stop(GRACE).await;
-                process.drained(Duration::from_secs(1)).await;
-            }
             if matches!(ended, End::TooLate) {
-                self.told.send_replace(Phase::Failed(format!(
+                if let Some(running) = running {
+                    running.stop(GRACE).await;
+                }
+                self.fail(format!(
                     "The primary container for production variant {} did not pass the ping health check. Please check \
                      CloudWatch logs for this endpoint.",
                     self.key.variant
-                )));
+                ));
                 break;
             }
             self.told.send_replace(Phase::Starting);
@@ -277,32 +310,61 @@ impl Host {
         let _ = tokio::fs::remove_dir_all(&dir).await;
     }
 
+    fn fail(&self, reason: String) {
+        self.told.send_replace(Phase::Failed(reason));
+    }
+
     /// Watches one run of the container. `deadline` is there until the first good ping.
-    async fn watch(&self, process: Option<&(Process, SocketAddr)>, deadline: &mut Option<Instant>) -> End {
+    async fn watch(&self, running: Option<&Running>, deadline: &mut Option<Instant>) -> End {
         let mut ready = false;
         loop {
             if deadline.is_some_and(|d| Instant::now() >= d) {
                 return End::TooLate;
             }
-            let Some((process, address)) = process else { return End::Again };
-            if let Some(status) = process.ended() {
-                process.drained(Duration::from_secs(1)).await;
+            let Some(running) = running else { return End::Again };
+            if let Some(status) = running.ended() {
+                running.drained().await;
                 self.log(format!("{} the container ended: {}", iso(now_ms()), worded(status)));
                 return End::Again;
             }
-            if !ready && ping(*address).await {
+            if let Some(place) = running.place().filter(|_| !ready)
+                && ping(place).await
+            {
                 ready = true;
                 *deadline = None;
-                self.told.send_replace(Phase::Ready(*address));
+                self.told.send_replace(Phase::Ready(place.clone()));
             }
             tokio::select! {
-                _ = process.wait() => {}
+                _ = running.wait() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }
     }
 
-    async fn start(&self, dir: &Path, model: Option<&Path>) -> std::io::Result<(Process, SocketAddr)> {
+    /// Starts the image where an engine works and the registry has it, else comfy-serve for it.
+    async fn start(&self, dir: &Path, model: Option<&Path>) -> Result<Running, NotStarted> {
+        tokio::fs::create_dir_all(dir).await?;
+        let Some(engine) = self.serving.containers.engine().await else { return self.start_native(dir, model).await };
+        let image = Image::find(&self.shared.world.lock(), &self.key.region, &self.wanted.image);
+        let Some(image) = image.filter(|_| engine.executes(&self.wanted.instance_type)) else {
+            return self.start_native(dir, model).await;
+        };
+        // It is started, and ends at once.
+        image.check_machine(&self.shared.dir, &self.wanted.instance_type)?;
+        self.runs.send_replace(format!("{engine} runs {}", self.wanted.image));
+        let order = Order {
+            image: &image,
+            name: &self.wanted.instance,
+            dir,
+            state: &self.shared.dir,
+            model,
+            environment: &self.wanted.environment,
+        };
+        let (containers, spawner) = (&self.serving.containers, &self.shared.live.spawner);
+        container::start(containers, &engine, spawner, &order, Box::new(self.logger())).await
+    }
+
+    async fn start_native(&self, dir: &Path, model: Option<&Path>) -> Result<Running, NotStarted> {
         tokio::fs::create_dir_all(dir.join("tmp")).await?;
         let address = free_port().await?;
         let mut command = Command::new(&self.serving.comfy_serve);
@@ -334,10 +396,10 @@ impl Host {
                 }
             }
         }
-        let log = self.logger();
+        self.runs.send_replace(format!("comfy-serve stands for {}", self.wanted.image));
         // SIGTERM, so that comfy-serve ends its ComfyUI, which is in a group of its own.
-        let process = self.shared.live.spawner.start(command, Signal::TERM, Box::new(log)).await?;
-        Ok((process, address))
+        let process = self.shared.live.spawner.start(command, Signal::TERM, Box::new(self.logger())).await?;
+        Ok(Running::native(process, address))
     }
 
     fn logger(&self) -> impl FnMut(String) + Send + use<> {
@@ -376,10 +438,10 @@ async fn asked(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-async fn ping(to: SocketAddr) -> bool {
-    let request = Request::get("/ping").header("host", to.to_string()).body(Full::new(Bytes::new()));
+async fn ping(to: &Place) -> bool {
+    let request = Request::get("/ping").header("host", to.address().to_string()).body(Full::new(Bytes::new()));
     let Ok(request) = request else { return false };
-    let answer = tokio::time::timeout(PING, crate::http::send(to, request, 1 << 20)).await;
+    let answer = tokio::time::timeout(PING, crate::http::send(to.clone(), request, 1 << 20)).await;
     matches!(answer, Ok(Ok(response)) if response.status() == 200)
 }
 

@@ -150,7 +150,7 @@ async fn answer(
         // The sandbox was started again and its instances are not up yet.
         ApiError::new("ServiceUnavailable", "The service is unavailable. Try your call again.").status(503)
     })?;
-    let mut request = Request::post("/invocations").header("host", taken.address.to_string());
+    let mut request = Request::post("/invocations").header("host", taken.place.address().to_string());
     for name in THERE {
         if let Some(value) = parts.headers.get(name) {
             request = request.header(name, value);
@@ -168,7 +168,7 @@ async fn ask(
     endpoint: &str,
     variant: &str,
 ) -> Result<Response, Refusal> {
-    let sent = tokio::time::timeout(limit, crate::http::send(taken.address, request, PAYLOAD)).await;
+    let sent = tokio::time::timeout(limit, crate::http::send(taken.place.clone(), request, PAYLOAD)).await;
     let answer = match sent {
         // RamVegiraju/SageMaker-Deployment#3.
         Err(_) => {

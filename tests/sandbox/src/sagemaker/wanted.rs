@@ -32,6 +32,9 @@ pub(super) struct Key {
 pub(super) struct Wanted {
     /// As `i-0123456789abcdef0`.
     pub instance: String,
+    /// As SageMaker resolved it.
+    pub image: String,
+    pub instance_type: String,
     /// None where the model has no data.
     pub source: Option<Source>,
     pub environment: BTreeMap<String, String>,
@@ -56,6 +59,8 @@ pub(super) fn list(world: &World) -> HashMap<Key, Wanted> {
                     };
                     let wanted = Wanted {
                         instance: format!("i-{:013x}{:04x}", variant.since, index),
+                        image: variant.resolved.clone(),
+                        instance_type: variant.instance_type.clone(),
                         source: source(world, container),
                         environment: string_map(&container["Environment"]),
                         startup: Duration::from_secs(variant.startup.unwrap_or(STARTUP)),

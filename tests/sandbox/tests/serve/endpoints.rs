@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Key, Reply, Sandbox, admin, alive, until};
 
 /// An image of AWS's, which need not be in the sandbox's registry.
-const IMAGE: &str = "763104351884.dkr.ecr.eu-west-1.amazonaws.com/app:1";
+pub const IMAGE: &str = "763104351884.dkr.ecr.eu-west-1.amazonaws.com/app:1";
 const LOGS: &str = "/aws/sagemaker/Endpoints/e";
 
 /// An archive with one file.
@@ -29,7 +29,7 @@ fn archive(name: &str, link: bool) -> Vec<u8> {
     builder.into_inner().unwrap().finish().unwrap()
 }
 
-/// A model and an endpoint config of this name.
+/// A model and an endpoint config of this name. `data` is the container's, and may have an instance type.
 fn config(sandbox: &Sandbox, name: &str, mode: &str, data: Value) {
     if sandbox.call("iam", "GetRole", json!({"RoleName": "exec"})).is_err() {
         sandbox.role(
@@ -40,12 +40,14 @@ fn config(sandbox: &Sandbox, name: &str, mode: &str, data: Value) {
     }
     sandbox.object("m.tar.gz", &archive("checkpoints/a.safetensors", false));
     let mut container = json!({"Image": IMAGE, "Environment": {"MODE": mode, "OWN": "value"}});
-    data.as_object().unwrap().iter().for_each(|(name, value)| container[name] = value.clone());
+    let own = data.as_object().unwrap().iter().filter(|(name, _)| *name != "InstanceType");
+    own.for_each(|(name, value)| container[name] = value.clone());
     let role = "arn:aws:iam::123456789012:role/exec";
     let model = json!({"ModelName": name, "ExecutionRoleArn": role, "PrimaryContainer": container});
     sandbox.call("sagemaker", "CreateModel", model).unwrap();
-    let variant = json!({"VariantName": "V", "ModelName": name, "InstanceType": "ml.g5.xlarge",
-        "InitialInstanceCount": 1, "ContainerStartupHealthCheckTimeoutInSeconds": 600});
+    let variant = json!({"VariantName": "V", "ModelName": name, "InitialInstanceCount": 1,
+        "InstanceType": data["InstanceType"].as_str().unwrap_or("ml.g5.xlarge"),
+        "ContainerStartupHealthCheckTimeoutInSeconds": 600});
     let config = json!({"EndpointConfigName": name, "ProductionVariants": [variant]});
     sandbox.call("sagemaker", "CreateEndpointConfig", config).unwrap();
 }

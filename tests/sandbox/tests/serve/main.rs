@@ -4,6 +4,7 @@ mod child;
 mod clients;
 mod endpoints;
 mod functions;
+mod images;
 mod support;
 mod urls;
 

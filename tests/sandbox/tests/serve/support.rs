@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -49,8 +51,7 @@ impl Sandbox {
         let binary = dir.path().join("comfy-serve");
         std::fs::write(&binary, child::script()).unwrap();
         std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let comfyui = Comfyui::Command(vec!["comfyui".into(), "--own".into()]);
-        let mut serving = Serving { comfy_serve: binary, comfyui, startup: None, invocation: None };
+        let mut serving = serving(binary);
         change(&mut serving);
         Sandbox { running: start_serving(options(&dir), serving).await.unwrap(), dir }
     }
@@ -320,11 +321,19 @@ impl Sandbox {
 impl Sandbox {
     /// Another one on the state of one that stopped.
     pub async fn again(dir: TempDir) -> Self {
-        let binary = dir.path().join("comfy-serve");
-        let comfyui = Comfyui::Command(vec!["comfyui".into(), "--own".into()]);
-        let serving = Serving { comfy_serve: binary, comfyui, startup: None, invocation: None };
+        Self::again_with(dir, |_| {}).await
+    }
+
+    pub async fn again_with(dir: TempDir, change: impl FnOnce(&mut Serving)) -> Self {
+        let mut serving = serving(dir.path().join("comfy-serve"));
+        change(&mut serving);
         Sandbox { running: start_serving(options(&dir), serving).await.unwrap(), dir }
     }
+}
+
+fn serving(comfy_serve: PathBuf) -> Serving {
+    let comfyui = Comfyui::Command(vec!["comfyui".into(), "--own".into()]);
+    Serving { containers: Arc::default(), comfy_serve, comfyui, startup: None, invocation: None }
 }
 
 /// Makes an endpoint without a model in a sandbox that is another process.
