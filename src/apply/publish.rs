@@ -9,7 +9,7 @@ use futures::stream::StreamExt;
 use crate::cloud::{CopySource, Map, ObjectHead, Objects, PutOptions};
 use crate::config::Packaging;
 use crate::error::{Error, Result};
-use crate::local::models::ModelTree;
+use crate::local::models::{ModelTree, Origin};
 use crate::pack::{ARCHIVE, Archive, FileParts, INDEX, Index, Layout, Manifest};
 use crate::progress::{Event, Reporter, units};
 use crate::transfer::{self, FileUpload, Options, PartSource, Uploaded};
@@ -216,7 +216,7 @@ async fn older(
 
 async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter: &dyn Reporter) -> Result<Prepared> {
     let tree = &artifact.tree;
-    let sources = if tree.files.iter().any(|f| f.stamp.size >= COPY_FROM) {
+    let sources = if tree.files.iter().any(|f| f.size >= COPY_FROM) {
         older_files(objects, &artifact, &key).await.unwrap_or_else(|e| {
             reporter.report(Event::Warning(format!("every file is sent, for older artifacts cannot be read: {e}")));
             BTreeMap::new()
@@ -228,14 +228,14 @@ async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter:
     let (mut bytes, mut copied, mut parts) = (0, 0, 0);
     for (n, file) in tree.files.iter().enumerate() {
         let lost = || Error::failed(format!("{} is not in the tree any more", file.path)).next("please report this");
-        let part_size = transfer::part_size(file.stamp.size)?;
+        let part_size = transfer::part_size(file.size)?;
         let mut source = FileParts::new(tree.clone(), n, part_size).ok_or_else(lost)?;
         if let Some(older) = sources.get(&n) {
             source = source.copying(older.clone());
-            copied += file.stamp.size;
+            copied += file.size;
             from.push(older.key.strip_suffix(&file.path).unwrap_or(&older.key).to_owned());
         }
-        bytes += file.stamp.size;
+        bytes += file.size;
         parts += u64::from(source.count());
         uploads.push(FileUpload { key: format!("{key}{}", file.path), source: Box::new(source) });
     }
@@ -268,11 +268,12 @@ async fn older_files(objects: &dyn Objects, artifact: &Artifact, own: &str) -> R
         }
     }
     drop(looks);
-    let large = artifact.tree.files.iter().enumerate().filter(|(_, f)| f.stamp.size >= COPY_FROM);
+    let large = artifact.tree.files.iter().enumerate().filter(|(_, f)| f.size >= COPY_FROM);
     let found: Vec<_> = large
         .filter_map(|(n, file)| {
-            let crc = transfer::crc64_text(file.digest.crc64nvme);
-            Some((n, crc, places.get(&hex::encode(file.digest.sha256))?.clone()))
+            let Origin::Disk(disk) = &file.origin;
+            let crc = transfer::crc64_text(disk.crc64nvme);
+            Some((n, crc, places.get(&hex::encode(file.sha256))?.clone()))
         })
         .collect();
     let check = |(n, crc, key): (usize, String, String)| async move {

@@ -169,7 +169,7 @@ async fn verify(settings: &Settings, ui: &Ui, cancel: &Cancel) -> Result<Done> {
         });
         let tree =
             until(cancel, async { scan.await.map_err(|e| Error::failed(format!("reading broke off: {e}")))? }).await?;
-        digests.extend(tree.files.into_iter().map(|file| (file.path, hex::encode(file.digest.sha256))));
+        digests.extend(tree.files.into_iter().map(|file| (file.path, hex::encode(file.sha256))));
         ui.finish();
     }
     let (mut text, mut data, mut bad) = (String::new(), Vec::new(), 0);

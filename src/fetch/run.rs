@@ -224,7 +224,7 @@ async fn digests(
     .await
     .map_err(|e| Error::failed(format!("reading local files broke off: {e}")))?;
     *cache = given;
-    Ok(scanned?.files.into_iter().map(|file| (file.path, hex::encode(file.digest.sha256))).collect())
+    Ok(scanned?.files.into_iter().map(|file| (file.path, hex::encode(file.sha256))).collect())
 }
 
 /// The lock's entry, unless the config asks for other content by now.

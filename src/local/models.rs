@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::error::{Error, Result};
-use crate::local::cache::{DigestCache, FileDigest, Stamp};
+use crate::local::cache::{DigestCache, Stamp};
 use crate::progress::{Event, Reporter};
 
 mod digest;
@@ -27,14 +27,43 @@ const PATH_MAX: usize = 900;
 pub struct ModelFile {
     /// Path inside the artifact, with `/`.
     pub path: String,
-    /// Where the bytes are: absolute, links resolved.
-    pub source: PathBuf,
     /// 0o755 if the owner may execute the file, else 0o644.
     pub mode: u32,
-    /// The state of the file that the digest belongs to; its size is the file's.
-    pub stamp: Stamp,
+    /// Bytes.
+    pub size: u64,
     /// What is in it.
-    pub digest: FileDigest,
+    pub sha256: [u8; 32],
+    /// Where its bytes are.
+    pub origin: Origin,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// On this machine, read once already.
+    Disk(OnDisk),
+}
+
+/// A file of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnDisk {
+    /// Absolute, links resolved.
+    pub source: PathBuf,
+    /// The state of the file that the checksums belong to.
+    pub stamp: Stamp,
+    /// CRC-32 of gzip.
+    pub crc32: u32,
+    /// CRC-64/NVME.
+    pub crc64nvme: u64,
+}
+
+#[cfg(test)]
+impl ModelFile {
+    /// The file on this machine.
+    pub(crate) fn disk(&mut self) -> &mut OnDisk {
+        let Origin::Disk(disk) = &mut self.origin;
+        disk
+    }
 }
 
 /// The files of a model artifact, sorted by the bytes of their paths.
@@ -49,7 +78,7 @@ pub struct ModelTree {
 impl ModelTree {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.stamp.size).sum()
+        self.files.iter().map(|f| f.size).sum()
     }
 }
 

@@ -14,7 +14,7 @@ use super::layout::{Kind, Layout, Segment, header_segment, tar_header};
 use super::manifest::{Codec, FORMAT, Manifest};
 use super::read::{Open, Read};
 use crate::error::{Error, Result};
-use crate::local::models::{ModelFile, ModelTree};
+use crate::local::models::{ModelFile, ModelTree, Origin};
 use crate::transfer::{Companion, CopySource, Part, PartSource, crc64_text};
 
 /// A `model.tar.gz` that exists only as parts made on demand.
@@ -114,7 +114,7 @@ impl Archive {
     /// What is at offset `inside` of the segment of file `n`: blocks, and in them the file and zeros behind it.
     fn content(&self, n: usize, inside: u64, segment: &Segment, out: &mut [u8], open: &mut Open<'_>) -> Result<()> {
         const STEP: u64 = gzip::STORED + gzip::STORED_HEADER;
-        let size = self.tree.files[n].stamp.size;
+        let size = self.tree.files[n].size;
         let len = segment.range.end - segment.range.start;
         let plain = len - len.div_ceil(STEP) * gzip::STORED_HEADER;
         let mut at = inside;
@@ -152,12 +152,12 @@ impl Archive {
             Kind::Magic => Holds::Magic,
             Kind::Header(n) => {
                 let file = &self.tree.files[n];
-                Holds::Header { path: file.path.clone(), mode: file.mode, size: file.stamp.size }
+                Holds::Header { path: file.path.clone(), mode: file.mode, size: file.size }
             }
             Kind::Content(n) => {
                 let file = &self.tree.files[n];
-                let sha256 = hex::encode(file.digest.sha256);
-                Holds::Content { sha256, size: file.stamp.size, codec: Codec::Stored }
+                let sha256 = hex::encode(file.sha256);
+                Holds::Content { sha256, size: file.size, codec: Codec::Stored }
             }
             // Two archives that differ anywhere differ in their end.
             Kind::End => Holds::End { size: u64::MAX },
@@ -169,7 +169,7 @@ impl Archive {
     fn content_crc(&self, n: usize, segment: &Segment) -> Option<u64> {
         self.sums.whole(n, segment.range.end - segment.range.start).or_else(|| {
             let file = &self.tree.files[n];
-            self.base.as_ref()?.index.content_crc(&hex::encode(file.digest.sha256), file.stamp.size, Codec::Stored)
+            self.base.as_ref()?.index.content_crc(&hex::encode(file.sha256), file.size, Codec::Stored)
         })
     }
 
@@ -200,15 +200,16 @@ impl Archive {
         for (n, file) in self.tree.files.iter().enumerate() {
             at += gzip::framed(tar_header(file).len() as u64);
             let (length, crc) = contents.get(&n).map_or((0, 0), |(s, crc)| (s.range.end - s.range.start, *crc));
+            let Origin::Disk(disk) = &file.origin;
             files.push(IndexFile {
                 path: file.path.clone(),
                 mode: format!("{:04o}", file.mode),
-                size: file.stamp.size,
-                sha256: hex::encode(file.digest.sha256),
+                size: file.size,
+                sha256: hex::encode(file.sha256),
                 codec: Codec::Stored,
                 start: at,
                 length,
-                crc32: format!("{:08x}", file.digest.crc32),
+                crc32: format!("{:08x}", disk.crc32),
                 crc64nvme: format!("{crc:016x}"),
             });
             at += length;
@@ -268,7 +269,7 @@ impl PartSource for Archive {
 }
 
 fn header_bytes(file: &ModelFile) -> Vec<u8> {
-    header_segment(&file.path, file.mode, file.stamp.size)
+    header_segment(&file.path, file.mode, file.size)
 }
 
 /// Copies from `source[at..]` as much as fits.

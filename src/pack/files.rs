@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::archive::{finished, no_part};
 use super::read::{Open, Read, differs};
 use crate::error::Result;
-use crate::local::models::{ModelFile, ModelTree};
+use crate::local::models::{ModelFile, ModelTree, Origin};
 use crate::transfer::{CopySource, Part, PartSource};
 
 /// Most bytes that one request copies ("Amazon S3 multipart upload limits", and CopyObject).
@@ -28,14 +28,14 @@ pub struct FileParts {
 impl FileParts {
     /// File number `file` of a tree, in parts of `part_size` bytes. `None` if there is no such file.
     pub fn new(tree: Arc<ModelTree>, file: usize, part_size: u64) -> Option<Self> {
-        let size = tree.files.get(file)?.stamp.size;
+        let size = tree.files.get(file)?.size;
         let parts = cut(size, part_size);
         Some(FileParts { tree, file, part_size, parts, from: None, read: Read::default() })
     }
 
     /// The same file, copied from an object with the same content.
     pub fn copying(self, from: CopySource) -> Self {
-        let size = self.file().stamp.size;
+        let size = self.file().size;
         let parts = cut(size, if size <= COPY_MAX { size } else { COPY });
         FileParts { parts, from: Some(from), ..self }
     }
@@ -83,10 +83,12 @@ impl PartSource for FileParts {
     }
 
     fn verify(&self, crc64nvme: u64) -> Result<()> {
-        if crc64nvme == self.file().digest.crc64nvme { Ok(()) } else { Err(differs(self.file())) }
+        let Origin::Disk(disk) = &self.file().origin;
+        if crc64nvme == disk.crc64nvme { Ok(()) } else { Err(differs(disk)) }
     }
 
     fn crc64nvme(&self) -> Option<u64> {
-        Some(self.file().digest.crc64nvme)
+        let Origin::Disk(disk) = &self.file().origin;
+        Some(disk.crc64nvme)
     }
 }

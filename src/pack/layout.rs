@@ -8,7 +8,7 @@ use std::ops::Range;
 use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 
 use super::{gzip, tar};
-use crate::local::models::{ModelFile, ModelTree};
+use crate::local::models::{ModelFile, ModelTree, Origin};
 
 /// The positions of an archive's segments.
 #[derive(Debug, Clone)]
@@ -53,13 +53,14 @@ impl Layout {
         row.push(gzip::HEADER.len() as u64, Kind::Magic);
         for (n, file) in tree.files.iter().enumerate() {
             let header = tar_header(file);
-            let (size, padding) = (file.stamp.size, tar::padding(file.stamp.size));
+            let (size, padding) = (file.size, tar::padding(file.size));
             row.push(gzip::framed(header.len() as u64), Kind::Header(n));
             row.push(gzip::framed(size + padding), Kind::Content(n));
             plain += header.len() as u64 + size + padding;
             let header_crc = checksum(CrcAlgorithm::Crc32IsoHdlc, &header);
             crc32 = combine(crc32, header_crc, header.len() as u64);
-            crc32 = combine(crc32, u64::from(file.digest.crc32), size);
+            let Origin::Disk(disk) = &file.origin;
+            crc32 = combine(crc32, u64::from(disk.crc32), size);
             crc32 = combine(crc32, zeros_crc(padding), padding);
         }
         row.push(end_len(), Kind::End);
@@ -114,7 +115,7 @@ impl Row {
 
 /// The tar header of a file.
 pub(super) fn tar_header(file: &ModelFile) -> Vec<u8> {
-    tar::header(&file.path, file.mode, file.stamp.size)
+    tar::header(&file.path, file.mode, file.size)
 }
 
 /// All bytes of the segment of a file's header.

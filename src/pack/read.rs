@@ -9,7 +9,7 @@ use crc_fast::{CrcAlgorithm, checksum_combine};
 
 use crate::error::{Error, Result};
 use crate::local::cache::Stamp;
-use crate::local::models::{ModelFile, ModelTree, changed};
+use crate::local::models::{ModelTree, OnDisk, Origin, changed};
 
 /// What was read of each file, to compare with what was scanned.
 #[derive(Default)]
@@ -34,15 +34,16 @@ impl Read {
         }
         for (n, (end, sum)) in sums {
             let file = &tree.files[n];
-            if end == file.stamp.size && sum != u64::from(file.digest.crc32) {
-                return Err(differs(file));
+            let Origin::Disk(disk) = &file.origin;
+            if end == file.size && sum != u64::from(disk.crc32) {
+                return Err(differs(disk));
             }
         }
         Ok(())
     }
 }
 
-pub(super) fn differs(file: &ModelFile) -> Error {
+pub(super) fn differs(file: &OnDisk) -> Error {
     Error::failed(format!("{} is not what it was when its digest was taken", file.source.display()))
         .why("its size and times are the same, its bytes are not")
         .next("run the same command again with --rehash")
@@ -69,7 +70,7 @@ impl<'a> Open<'a> {
 
     /// Reads `out.len()` bytes of file `n` from `at`. Ranges of one file come in order.
     pub(super) fn read(&mut self, n: usize, at: u64, out: &mut [u8]) -> Result<()> {
-        let model = &self.tree.files[n];
+        let Origin::Disk(model) = &self.tree.files[n].origin;
         let unreadable = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => changed(&model.source),
             _ => Error::io("read", &model.source, &e).next("make it readable again, then run the same command"),
@@ -90,13 +91,14 @@ impl<'a> Open<'a> {
     /// Ends with the current file: it must still be what it was when it was opened.
     pub(super) fn close(&mut self) -> Result<()> {
         let Some(done) = self.current.take() else { return Ok(()) };
-        unchanged(&self.tree.files[done.n], &done.file)?;
+        let Origin::Disk(model) = &self.tree.files[done.n].origin;
+        unchanged(model, &done.file)?;
         self.read.ranges().insert((done.n, done.start), (done.crc.get_amount(), done.crc.finalize()));
         Ok(())
     }
 }
 
-fn unchanged(model: &ModelFile, file: &File) -> Result<()> {
+fn unchanged(model: &OnDisk, file: &File) -> Result<()> {
     let meta = file.metadata().map_err(|e| Error::io("read", &model.source, &e))?;
     if Stamp::of(&meta) == model.stamp { Ok(()) } else { Err(changed(&model.source)) }
 }
