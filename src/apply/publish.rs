@@ -230,8 +230,8 @@ async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter:
         let lost = || Error::failed(format!("{} is not in the tree any more", file.path)).next("please report this");
         let part_size = transfer::part_size(file.size)?;
         let mut source = FileParts::new(tree.clone(), n, part_size).ok_or_else(lost)?;
-        if let Some(older) = sources.get(&n) {
-            source = source.copying(older.clone());
+        if let Some((older, sum)) = sources.get(&n) {
+            source = source.copying(older.clone(), *sum);
             copied += file.size;
             from.push(older.key.strip_suffix(&file.path).unwrap_or(&older.key).to_owned());
         }
@@ -244,8 +244,12 @@ async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter:
     Ok(Prepared { artifact, key, bytes, copied, parts, from, what: What::Files(uploads) })
 }
 
-/// By number of the file, where an older artifact has the same content.
-async fn older_files(objects: &dyn Objects, artifact: &Artifact, own: &str) -> Result<BTreeMap<usize, CopySource>> {
+/// By number of the file, where an older artifact has the same content, and its CRC-64/NVME there.
+async fn older_files(
+    objects: &dyn Objects,
+    artifact: &Artifact,
+    own: &str,
+) -> Result<BTreeMap<usize, (CopySource, Option<u64>)>> {
     let bucket = &artifact.bucket;
     let listed: BTreeMap<String, u64> = objects.list(bucket, PREFIX).await?.into_iter().collect();
     let manifests: Vec<&String> =
@@ -271,14 +275,19 @@ async fn older_files(objects: &dyn Objects, artifact: &Artifact, own: &str) -> R
     let large = artifact.tree.files.iter().enumerate().filter(|(_, f)| f.size >= COPY_FROM);
     let found: Vec<_> = large
         .filter_map(|(n, file)| {
-            let Origin::Disk(disk) = &file.origin;
-            let crc = transfer::crc64_text(disk.crc64nvme);
+            let crc = match &file.origin {
+                Origin::Disk(disk) => Some(transfer::crc64_text(disk.crc64nvme)),
+                // Not known before it is read: its artifact's manifest says what it is, and was written when all was right.
+                Origin::Remote(_) => None,
+            };
             Some((n, crc, places.get(&hex::encode(file.sha256))?.clone()))
         })
         .collect();
-    let check = |(n, crc, key): (usize, String, String)| async move {
-        let head = objects.head(bucket, &key).await?.filter(|head| head.crc64nvme.as_ref() == Some(&crc));
-        Ok::<_, Error>(head.and_then(|head| source(&key, head)).map(|source| (n, source)))
+    let check = |(n, crc, key): (usize, Option<String>, String)| async move {
+        let head = objects.head(bucket, &key).await?;
+        let head = head.filter(|head| crc.is_none() || head.crc64nvme == crc);
+        let sum = head.as_ref().and_then(|head| transfer::crc64_value(head.crc64nvme.as_ref()?));
+        Ok::<_, Error>(head.and_then(|head| source(&key, head)).map(|source| (n, (source, sum))))
     };
     let checked: Vec<_> = futures::stream::iter(found.into_iter().map(check)).buffered(LOOKS).collect().await;
     Ok(checked.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

@@ -277,13 +277,29 @@ fn the_warm_up_workflow_comes_from_elsewhere_unless_it_is_there() {
     let dir = directory(&[("b/x", "1")]);
     let workflow = directory(&[("w.json", "{}")]);
     let source = workflow.path().join("w.json");
-    let scan = |dir: &Path| artifact(dir, &[], Some(&source), &mut DigestCache::in_memory(), false, &Silent).unwrap();
+    let scan = |dir: &Path| {
+        artifact(
+            dir,
+            Choice { warmup: Some(&source), ..Choice::default() },
+            &mut DigestCache::in_memory(),
+            false,
+            &Silent,
+        )
+        .unwrap()
+    };
     let mut tree = scan(dir.path());
     assert_eq!(paths(&tree), [WARMUP, "b/x"]);
     assert_eq!((tree.files[0].disk().source.clone(), tree.files[0].mode), (source.canonicalize().unwrap(), 0o644));
     let own = directory(&[("b/x", "1"), (WARMUP, "own")]);
     assert_eq!(scan(own.path()).files[0].size, 3);
     let missing = workflow.path().join("none.json");
-    let e = artifact(dir.path(), &[], Some(&missing), &mut DigestCache::in_memory(), false, &Silent).unwrap_err();
+    let e = artifact(
+        dir.path(),
+        Choice { warmup: Some(&missing), ..Choice::default() },
+        &mut DigestCache::in_memory(),
+        false,
+        &Silent,
+    )
+    .unwrap_err();
     assert!(e.to_string().contains("none.json"), "{e}");
 }
