@@ -19,6 +19,7 @@ mod index;
 mod layout;
 mod manifest;
 mod read;
+mod streams;
 mod tar;
 mod write;
 

@@ -70,6 +70,15 @@ pub trait PartSource: Send + Sync + 'static {
         None
     }
 
+    /// After an error of [`PartSource::produce`]: whether the same parts may be made another time, so that what was sent is
+    /// kept. Otherwise it is of no use any more.
+    fn again(&self) -> bool {
+        false
+    }
+
+    /// Nobody waits for parts any more: those that are still being made end soon, with an error.
+    fn abandon(&self) {}
+
     /// A small object that must be there before this one is. Asked for once every part was made.
     fn companion(&self) -> Result<Option<Companion>> {
         Ok(None)

@@ -9,7 +9,7 @@ use futures::stream::StreamExt;
 use crate::cloud::{CopySource, Map, ObjectHead, Objects, PutOptions};
 use crate::config::Packaging;
 use crate::error::{Error, Result};
-use crate::local::models::ModelTree;
+use crate::local::models::{ModelTree, Origin};
 use crate::pack::{ARCHIVE, Archive, FileParts, INDEX, Index, Layout, Manifest};
 use crate::progress::{Event, Reporter, units};
 use crate::transfer::{self, FileUpload, Options, PartSource, Uploaded};
@@ -216,7 +216,7 @@ async fn older(
 
 async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter: &dyn Reporter) -> Result<Prepared> {
     let tree = &artifact.tree;
-    let sources = if tree.files.iter().any(|f| f.stamp.size >= COPY_FROM) {
+    let sources = if tree.files.iter().any(|f| f.size >= COPY_FROM) {
         older_files(objects, &artifact, &key).await.unwrap_or_else(|e| {
             reporter.report(Event::Warning(format!("every file is sent, for older artifacts cannot be read: {e}")));
             BTreeMap::new()
@@ -228,14 +228,14 @@ async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter:
     let (mut bytes, mut copied, mut parts) = (0, 0, 0);
     for (n, file) in tree.files.iter().enumerate() {
         let lost = || Error::failed(format!("{} is not in the tree any more", file.path)).next("please report this");
-        let part_size = transfer::part_size(file.stamp.size)?;
+        let part_size = transfer::part_size(file.size)?;
         let mut source = FileParts::new(tree.clone(), n, part_size).ok_or_else(lost)?;
-        if let Some(older) = sources.get(&n) {
-            source = source.copying(older.clone());
-            copied += file.stamp.size;
+        if let Some((older, sum)) = sources.get(&n) {
+            source = source.copying(older.clone(), *sum);
+            copied += file.size;
             from.push(older.key.strip_suffix(&file.path).unwrap_or(&older.key).to_owned());
         }
-        bytes += file.stamp.size;
+        bytes += file.size;
         parts += u64::from(source.count());
         uploads.push(FileUpload { key: format!("{key}{}", file.path), source: Box::new(source) });
     }
@@ -244,8 +244,12 @@ async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter:
     Ok(Prepared { artifact, key, bytes, copied, parts, from, what: What::Files(uploads) })
 }
 
-/// By number of the file, where an older artifact has the same content.
-async fn older_files(objects: &dyn Objects, artifact: &Artifact, own: &str) -> Result<BTreeMap<usize, CopySource>> {
+/// By number of the file, where an older artifact has the same content, and its CRC-64/NVME there.
+async fn older_files(
+    objects: &dyn Objects,
+    artifact: &Artifact,
+    own: &str,
+) -> Result<BTreeMap<usize, (CopySource, Option<u64>)>> {
     let bucket = &artifact.bucket;
     let listed: BTreeMap<String, u64> = objects.list(bucket, PREFIX).await?.into_iter().collect();
     let manifests: Vec<&String> =
@@ -268,16 +272,22 @@ async fn older_files(objects: &dyn Objects, artifact: &Artifact, own: &str) -> R
         }
     }
     drop(looks);
-    let large = artifact.tree.files.iter().enumerate().filter(|(_, f)| f.stamp.size >= COPY_FROM);
+    let large = artifact.tree.files.iter().enumerate().filter(|(_, f)| f.size >= COPY_FROM);
     let found: Vec<_> = large
         .filter_map(|(n, file)| {
-            let crc = transfer::crc64_text(file.digest.crc64nvme);
-            Some((n, crc, places.get(&hex::encode(file.digest.sha256))?.clone()))
+            let crc = match &file.origin {
+                Origin::Disk(disk) => Some(transfer::crc64_text(disk.crc64nvme)),
+                // Not known before it is read: its artifact's manifest says what it is, and was written when all was right.
+                Origin::Remote(_) => None,
+            };
+            Some((n, crc, places.get(&hex::encode(file.sha256))?.clone()))
         })
         .collect();
-    let check = |(n, crc, key): (usize, String, String)| async move {
-        let head = objects.head(bucket, &key).await?.filter(|head| head.crc64nvme.as_ref() == Some(&crc));
-        Ok::<_, Error>(head.and_then(|head| source(&key, head)).map(|source| (n, source)))
+    let check = |(n, crc, key): (usize, Option<String>, String)| async move {
+        let head = objects.head(bucket, &key).await?;
+        let head = head.filter(|head| crc.is_none() || head.crc64nvme == crc);
+        let sum = head.as_ref().and_then(|head| transfer::crc64_value(head.crc64nvme.as_ref()?));
+        Ok::<_, Error>(head.and_then(|head| source(&key, head)).map(|source| (n, (source, sum))))
     };
     let checked: Vec<_> = futures::stream::iter(found.into_iter().map(check)).buffered(LOOKS).collect().await;
     Ok(checked.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::Context;
+use super::{Context, model};
 use crate::cloud::observe;
 use crate::error::{Kind, Result};
+use crate::fetch::Streams;
 use crate::local::sources::{self, Sources};
 use crate::plan::{Local, LocalImage, LocalModel, Plan, World};
 use crate::progress::Event;
@@ -17,22 +18,29 @@ pub struct Wanted {
     pub model: bool,
     /// Image and function.
     pub code: bool,
+    /// Whether large declared model files stay where they are.
+    pub stream: bool,
 }
 
 impl Wanted {
     /// For `up`.
     pub fn everything() -> Self {
-        Wanted { model: true, code: true }
+        Wanted { model: true, code: true, stream: false }
     }
 
     /// For `update-model`.
     pub fn model() -> Self {
-        Wanted { model: true, code: false }
+        Wanted { model: true, code: false, stream: false }
+    }
+
+    /// The same, with large declared model files left where they are.
+    pub fn streaming(self, stream: bool) -> Self {
+        Wanted { stream, ..self }
     }
 
     /// For `scale` and `status`.
     pub fn nothing() -> Self {
-        Wanted { model: false, code: false }
+        Wanted { model: false, code: false, stream: false }
     }
 }
 
@@ -53,7 +61,11 @@ pub struct Look {
 pub async fn look(context: &Context<'_>, wanted: Wanted) -> Result<Look> {
     let settings = context.settings.clone();
     let reporter = context.reporter.clone();
-    let scan = tokio::task::spawn_blocking(move || scan(&settings, wanted, reporter.as_ref()));
+    let streams = match wanted.stream {
+        true => Some(model::streams(context.cloud.objects.clone())?),
+        false => None,
+    };
+    let scan = tokio::task::spawn_blocking(move || scan(&settings, wanted, streams.as_ref(), reporter.as_ref()));
     let account = observe::account(&context.settings, &context.cloud).await?;
     let (local, sources) =
         scan.await.map_err(|e| crate::error::Error::failed(format!("reading local files broke off: {e}")))??;
@@ -105,9 +117,17 @@ pub async fn pause(context: &Context<'_>) -> Result<()> {
 }
 
 /// The local side.
-fn scan(settings: &Settings, wanted: Wanted, reporter: &dyn crate::progress::Reporter) -> Result<(Local, Sources)> {
+fn scan(
+    settings: &Settings,
+    wanted: Wanted,
+    streams: Option<&Streams>,
+    reporter: &dyn crate::progress::Reporter,
+) -> Result<(Local, Sources)> {
     let mut sources = Sources::default();
-    let model = if wanted.model { sources::model(settings, reporter, &mut sources)? } else { LocalModel::Keep };
+    let model = match wanted.model {
+        true => sources::model(settings, streams, reporter, &mut sources)?,
+        false => LocalModel::Keep,
+    };
     let (image, function) = if wanted.code {
         (sources::image(settings, reporter, &mut sources)?, sources::function(settings, reporter, &mut sources)?)
     } else {

@@ -10,7 +10,7 @@ use crate::apply::pace::interrupted;
 use crate::cli::{ModelAction, ModelArgs};
 use crate::cloud::Objects;
 use crate::error::{Error, Kind, Result};
-use crate::fetch::{self, Access, Fetched, Hubs, Job, Source, State, Status, http};
+use crate::fetch::{self, Access, Fetched, Hubs, Job, Source, State, Status, Streaming, Streams, http};
 use crate::local::cache::DigestCache;
 use crate::local::models;
 use crate::progress::units::bytes;
@@ -30,7 +30,12 @@ pub async fn run(mut settings: Settings, args: &ModelArgs, ui: &Ui, cancel: &Can
             let objects = objects(&mut settings, ui, verbose).await?;
             let reporter = ui.reporter();
             let access = access(objects)?;
-            let job = job(&settings, &access, &reporter);
+            // To lock a file that is streamed it is read and not kept; to fetch one means to have it here.
+            let streaming = match (&args.action, settings.config.models.stream) {
+                (ModelAction::Lock { .. }, true) => Streaming::Always,
+                _ => Streaming::Never,
+            };
+            let job = job(&settings, &access, &reporter, streaming);
             let work = async {
                 match &args.action {
                     ModelAction::Lock { upgrade } => fetch::lock(&job, upgrade.as_deref()).await,
@@ -44,7 +49,8 @@ pub async fn run(mut settings: Settings, args: &ModelArgs, ui: &Ui, cancel: &Can
     }
 }
 
-/// Fetches what `up` and `update-model` are about to pack; nothing if the config declares nothing.
+/// Fetches what `up` and `update-model` are about to pack; nothing if the config declares nothing. Says whether large files
+/// stay where they are: by the config, or because the disk is too small for them.
 ///
 /// # Errors
 /// See [`fetch::fetch`].
@@ -53,16 +59,26 @@ pub async fn bring(
     objects: Arc<dyn Objects>,
     reporter: &Arc<dyn Reporter>,
     cancel: &Cancel,
-) -> Result<()> {
-    if settings.config.models.uri.is_some() || fetch::wanted(&settings.config.models.files).is_empty() {
-        return Ok(());
+) -> Result<bool> {
+    let models = &settings.config.models;
+    if models.uri.is_some() || fetch::wanted(&models.files).is_empty() {
+        return Ok(models.stream);
     }
     let access = access(Some(objects))?;
-    let fetched = until(cancel, fetch::fetch(&job(settings, &access, reporter))).await?;
+    let streaming = if models.stream { Streaming::Always } else { Streaming::IfNeeded };
+    let fetched = until(cancel, fetch::fetch(&job(settings, &access, reporter, streaming))).await?;
     if fetched.lock_changed {
         reporter.report(Event::Note("comfy-deploy.lock was written; commit it".into()));
     }
-    Ok(())
+    Ok(models.stream || !fetched.streamed.is_empty())
+}
+
+/// What reads large files where they are.
+///
+/// # Errors
+/// A variable that names no hub.
+pub fn streams(objects: Arc<dyn Objects>) -> Result<Streams> {
+    Ok(Streams::new(access(Some(objects))?, tokio::runtime::Handle::current()))
 }
 
 async fn until<R>(cancel: &Cancel, work: impl Future<Output = Result<R>>) -> Result<R> {
@@ -77,8 +93,13 @@ fn access(objects: Option<Arc<dyn Objects>>) -> Result<Access> {
     Ok(Access::new(Arc::new(http::Web::new()?), objects, hubs))
 }
 
-fn job<'a>(settings: &'a Settings, access: &'a Access, reporter: &'a Arc<dyn Reporter>) -> Job<'a> {
-    Job { root: &settings.root, config: &settings.config, access, reporter }
+fn job<'a>(
+    settings: &'a Settings,
+    access: &'a Access,
+    reporter: &'a Arc<dyn Reporter>,
+    streaming: Streaming,
+) -> Job<'a> {
+    Job { root: &settings.root, config: &settings.config, access, reporter, streaming, free: fetch::free }
 }
 
 /// A connection to S3, only if a source is there: fetching from elsewhere needs no account.
@@ -169,7 +190,7 @@ async fn verify(settings: &Settings, ui: &Ui, cancel: &Cancel) -> Result<Done> {
         });
         let tree =
             until(cancel, async { scan.await.map_err(|e| Error::failed(format!("reading broke off: {e}")))? }).await?;
-        digests.extend(tree.files.into_iter().map(|file| (file.path, hex::encode(file.digest.sha256))));
+        digests.extend(tree.files.into_iter().map(|file| (file.path, hex::encode(file.sha256))));
         ui.finish();
     }
     let (mut text, mut data, mut bad) = (String::new(), Vec::new(), 0);
@@ -178,10 +199,11 @@ async fn verify(settings: &Settings, ui: &Ui, cancel: &Cancel) -> Result<Done> {
         let verdict = match (&one.locked, found) {
             (Some(locked), Some(found)) if *found == locked.sha256 => "good",
             (Some(_), Some(_)) => "differs",
+            (_, None) if one.state == State::Streamed => "streamed",
             (_, None) => "missing",
             (None, Some(_)) => "not locked",
         };
-        bad += usize::from(verdict != "good");
+        bad += usize::from(!matches!(verdict, "good" | "streamed"));
         let name = one.path.clone().unwrap_or_else(|| one.wanted.source.to_string());
         text += &format!("{name}: {verdict}\n");
         data.push(json!({"path": one.path, "verdict": verdict, "sha256": found, "locked": one.locked.as_ref().map(|l| &l.sha256)}));

@@ -37,7 +37,7 @@ pub fn run(cli: &Cli, dir: Option<&Path>, out: &Path, ui: &Ui) -> Result<Done> {
         (Some(dir), _) => (dir.to_owned(), Vec::new(), None, None),
         (None, Some(app)) => (
             app.root.join(&app.config.models.dir),
-            fetch::selection(&app.root, &app.config.models)?,
+            fetch::selection(&app.root, &app.config.models, false)?.globs,
             workflows::warmup(&app.root, &app.config)?,
             Some(app.root.as_path()),
         ),
@@ -47,8 +47,9 @@ pub fn run(cli: &Cli, dir: Option<&Path>, out: &Path, ui: &Ui) -> Result<Done> {
         }
     };
     let reporter = ui.reporter();
+    let choice = models::Choice { globs: &globs, warmup: warmup.as_deref(), remote: Vec::new() };
     let mut cache = root.map_or_else(DigestCache::in_memory, DigestCache::load);
-    let tree = models::artifact(&dir, &globs, warmup.as_deref(), &mut cache, false, reporter.as_ref());
+    let tree = models::artifact(&dir, choice, &mut cache, false, reporter.as_ref());
     if root.is_some()
         && let Err(e) = cache.save()
     {

@@ -17,11 +17,14 @@ use crate::stack;
 /// # Errors
 /// What is wrong with the models, a bucket that is not there, and what S3 says; finished parts are kept.
 pub async fn run(context: &Context<'_>, dry_run: bool) -> Result<Done> {
-    if !dry_run {
-        model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
-    }
+    let stream = match dry_run {
+        true => context.settings.config.models.stream,
+        false => {
+            model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?
+        }
+    };
     let look = tokio::select! {
-        look = look::look(context, Wanted::model()) => look?,
+        look = look::look(context, Wanted::model().streaming(stream)) => look?,
         () = context.cancel.wait() => return Err(interrupted()),
     };
     let (Some(tree), LocalModel::Tree { id, .. }) = (look.sources.model, &look.local.model) else {

@@ -13,7 +13,8 @@ use crate::plan;
 /// # Errors
 /// As `up` before it changes anything.
 pub async fn run(context: &Context<'_>, args: &cli::Plan) -> Result<Done> {
-    let (_, plan) = look::planned(context, Wanted::everything(), plan::up).await?;
+    let wanted = Wanted::everything().streaming(context.settings.config.models.stream);
+    let (_, plan) = look::planned(context, wanted, plan::up).await?;
     let empty = plan.is_empty();
     let text = if empty {
         format!("Nothing to do: {} is as the config says.", plan.target.stack)

@@ -16,9 +16,10 @@ use crate::progress::Event;
 /// See [`crate::error::Kind`]; each says how to go on.
 pub async fn run(context: &Context<'_>) -> Result<Done> {
     let begun = Instant::now();
-    model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
+    let stream =
+        model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
     loop {
-        let (look, plan) = look::planned(context, Wanted::everything(), plan::up).await?;
+        let (look, plan) = look::planned(context, Wanted::everything().streaming(stream), plan::up).await?;
         match carry_out(context, "up", look, &plan).await {
             // Another run was faster after all were asked: its changes are waited for, and the rest is planned anew.
             Err(e) if e.kind() == Kind::Busy && context.settings.wait_lock.is_some_and(|w| begun.elapsed() < w) => {

@@ -11,8 +11,9 @@ use crate::plan;
 /// # Errors
 /// As `up`.
 pub async fn run(context: &Context<'_>, _args: &cli::UpdateModel) -> Result<Done> {
-    model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
-    let (look, plan) = look::planned(context, Wanted::model(), |settings, local, world| {
+    let stream =
+        model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
+    let (look, plan) = look::planned(context, Wanted::model().streaming(stream), |settings, local, world| {
         plan::update_model(settings, &local.model, world)
     })
     .await?;

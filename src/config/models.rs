@@ -21,6 +21,9 @@ pub struct Models {
     pub uri: Option<String>,
     /// How the artifact is published.
     pub packaging: Packaging,
+    /// Whether declared files of more than 32 MiB go from their source straight into the upload and are never kept in `dir`.
+    /// They do without this too if the disk has no room for them.
+    pub stream: bool,
     /// Workflow that every new instance runs before it takes requests, so that nobody waits for the model to load: a file
     /// of `workflows`, or `off`. It travels in the artifact. Without this key workflow_api.json, if there is one.
     #[schemars(length(min = 1))]
@@ -35,6 +38,7 @@ impl Default for Models {
             files: Vec::new(),
             uri: None,
             packaging: Packaging::Tar,
+            stream: false,
             warmup: None,
         }
     }

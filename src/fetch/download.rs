@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::answer::Fault;
 use super::get::{Access, Address, Got, Patience};
-use super::http::Request;
+use super::http::{Request, Response};
 use super::journal::Part;
 use super::resolve::{Remote, total};
 use super::source::Source;
@@ -132,23 +132,8 @@ impl<'a> Load<'a> {
         let mut got = self.open(address, Some((*at, to)), begun.as_deref()).await?;
         let response = &mut got.response;
         let etag = response.header("etag").map(str::to_owned);
-        if let (Some(begun), Some(etag)) = (&begun, &etag)
-            && begun != etag
-        {
-            return Err(Fault::Changed);
-        }
-        if response.status != 206 {
-            // The whole instead of a range, and the ETag is the same: this server has no ranges.
+        if !is_range(response, *at, begun.as_deref(), self.remote.size)? {
             return if first { Ok(Piece::NoRanges) } else { Err(Fault::Broken("the server ignored a range".into())) };
-        }
-        let starts = response.header("content-range").and_then(|range| {
-            range.trim_start_matches("bytes").trim().split(['-', '/']).next()?.trim().parse::<u64>().ok()
-        });
-        if starts != Some(*at) {
-            return Err(Fault::Broken("the server sent another range than was asked for".into()));
-        }
-        if total(response).is_some_and(|total| Some(total) != self.remote.size) {
-            return Err(Fault::Changed);
         }
         if begun.is_none() {
             lock(&self.part).set_etag(etag);
@@ -255,6 +240,29 @@ impl<'a> Load<'a> {
         (self.progress)(done);
         Ok(())
     }
+}
+
+/// Whether an answer is the range from `at` on of the content that was begun, which has an ETag and a size; if not, it is
+/// the whole: the server knows no ranges.
+pub(super) fn is_range(response: &Response, at: u64, begun: Option<&str>, size: Option<u64>) -> Result<bool, Fault> {
+    if let (Some(begun), Some(etag)) = (begun, response.header("etag"))
+        && begun != etag
+    {
+        return Err(Fault::Changed);
+    }
+    if response.status != 206 {
+        return Ok(false);
+    }
+    let starts = response.header("content-range").and_then(|range| {
+        range.trim_start_matches("bytes").trim().split(['-', '/']).next()?.trim().parse::<u64>().ok()
+    });
+    if starts != Some(at) {
+        return Err(Fault::Broken("the server sent another range than was asked for".into()));
+    }
+    if total(response).is_some_and(|total| Some(total) != size) {
+        return Err(Fault::Changed);
+    }
+    Ok(true)
 }
 
 /// How a range ended.

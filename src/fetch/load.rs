@@ -40,6 +40,15 @@ pub(super) struct Order<'a> {
     pub(super) replace: bool,
 }
 
+/// Bytes that are still to be written for these.
+pub(super) fn needed(dir: &Path, tasks: &[Order<'_>]) -> u64 {
+    let rest = |task: &Order<'_>| {
+        let have = left(&dir.join(&task.path), task.remote.identity().as_deref());
+        task.remote.size.unwrap_or_default().saturating_sub(have)
+    };
+    tasks.iter().map(rest).sum()
+}
+
 /// Fetches what is ordered; what came is in `lock`, `cache` and `done`, also when a later file fails.
 pub(super) async fn load_all(
     job: &Job<'_>,
@@ -52,11 +61,7 @@ pub(super) async fn load_all(
     if tasks.is_empty() {
         return Ok(());
     }
-    let rest = |task: &Order<'_>| {
-        let have = left(&dir.join(&task.path), task.remote.identity().as_deref());
-        task.remote.size.unwrap_or_default().saturating_sub(have)
-    };
-    disk::check(dir, tasks.iter().map(rest).sum())?;
+    disk::check(dir, needed(dir, tasks), (job.free)(dir))?;
     let total = tasks.iter().map(|task| task.remote.size).sum::<Option<u64>>();
     let label = match tasks {
         [one] => format!("{} from {}", one.path, one.wanted.source.place()),
@@ -97,7 +102,8 @@ pub(super) async fn load_all(
     Ok(())
 }
 
-fn files(n: usize) -> String {
+/// So many files, in words.
+pub(super) fn files(n: usize) -> String {
     if n == 1 { "1 file".into() } else { format!("{n} files") }
 }
 

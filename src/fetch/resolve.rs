@@ -24,6 +24,8 @@ pub struct Remote {
     pub etag: Option<String>,
     /// The commit that the revision is.
     pub commit: Option<String>,
+    /// Whether the server ignored a range that it was asked for.
+    pub whole_only: bool,
     /// Where to read; not for a file on this machine.
     pub(super) address: Option<AddressOf>,
 }
@@ -80,13 +82,20 @@ pub(super) async fn resolve(access: &Access, source: &Source, commit: Option<&st
                 sha256: None,
                 etag: got.response.header("etag").map(bare),
                 commit: None,
+                whole_only: false,
                 address: Some(AddressOf::S3(bucket.clone(), key.clone())),
             })
         }
         // What it holds is hashed when it is copied.
-        Source::Local(_) => {
-            Ok(Remote { name: None, size: None, sha256: None, etag: None, commit: None, address: None })
-        }
+        Source::Local(_) => Ok(Remote {
+            name: None,
+            size: None,
+            sha256: None,
+            etag: None,
+            commit: None,
+            whole_only: false,
+            address: None,
+        }),
     }
 }
 
@@ -150,6 +159,7 @@ async fn hugging_face(
         etag,
         address: Some(AddressOf::Web(at(commit.as_deref().unwrap_or(revision)))),
         commit,
+        whole_only: false,
     })
 }
 
@@ -256,6 +266,7 @@ async fn web(access: &Access, source: &Source, url: Url) -> Result<Remote> {
         sha256: None,
         etag: response.header("etag").map(bare),
         commit: None,
+        whole_only: response.status == 200 && total(&response).is_none_or(|size| size > 1),
         address: Some(AddressOf::Web(url)),
     })
 }

@@ -6,16 +6,20 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 
+use super::disk;
 use super::get::Access;
-use super::load::{Order, agrees, entry, in_the_way, load_all, moved};
+use super::load::{Order, agrees, entry, files, in_the_way, load_all, moved, needed};
 use super::resolve::{self, Remote};
+use super::source::Source;
+use super::stream::{Streams, size_unknown, streamable, whole_only};
 use super::wanted::{Wanted, wanted};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::local::cache::DigestCache;
 use crate::local::lockfile::{FILE_NAME, Lock, Locked};
 use crate::local::models;
-use crate::progress::{Event, Reporter};
+use crate::progress::units::bytes;
+use crate::progress::{Event, Reporter, Task};
 
 /// Connections of a run; more do not make a hub faster, and are counted against us.
 pub(super) const CONNECTIONS: usize = 8;
@@ -30,6 +34,21 @@ pub struct Job<'a> {
     pub access: &'a Access,
     /// Where events go.
     pub reporter: &'a Arc<dyn Reporter>,
+    /// Which files stay where they are.
+    pub streaming: Streaming,
+    /// Bytes that can be written where a directory is: [`super::free`].
+    pub free: fn(&Path) -> Option<u64>,
+}
+
+/// Which files are not fetched but locked only, to be read from their source by whoever needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streaming {
+    /// None.
+    Never,
+    /// All large ones that are not here, if the disk is too small for them.
+    IfNeeded,
+    /// All large ones that are not here.
+    Always,
 }
 
 /// What was done.
@@ -39,6 +58,8 @@ pub struct Fetched {
     pub fetched: Vec<(String, u64)>,
     /// Paths that were there.
     pub kept: Vec<String>,
+    /// Paths that stay where they are, with their bytes.
+    pub streamed: Vec<(String, u64)>,
     /// Whether the lock was written.
     pub lock_changed: bool,
 }
@@ -53,7 +74,7 @@ pub async fn fetch(job: &Job<'_>) -> Result<Fetched> {
 }
 
 /// Locks what is not locked yet; with `upgrade` the files named (all, if none is) are locked anew, as their sources are
-/// now. Files whose hub tells no sha256 are fetched for it.
+/// now. Files whose hub tells no sha256 are fetched for it, or, if they are to be streamed, read.
 ///
 /// # Errors
 /// As [`fetch`]; a name that no declared file has.
@@ -136,11 +157,15 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
     let mut done = Fetched::default();
     let mut cache = DigestCache::load(job.root);
     let here = digests(job, &dir, files, &lock, &mut cache).await?;
+    let always = job.streaming == Streaming::Always;
 
     let mut needed = Vec::new();
     for wanted in files {
         match locked(wanted, &lock) {
             Some((path, locked)) if here.get(&path) == Some(&locked.sha256) => done.kept.push(path),
+            Some((path, locked)) if always && streamable(&wanted.source, locked.size) => {
+                done.streamed.push((path, locked.size));
+            }
             locked => needed.push((wanted, locked)),
         }
     }
@@ -185,20 +210,84 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
             }
             (Some(_), Some(_)) if !ours => return Err(in_the_way(&dir.join(&path), wanted)),
             (Some(_), _) if locked.is_some() => {
-                let text = format!("{path} is not what {FILE_NAME} says; fetching it again");
-                job.reporter.report(Event::Note(text));
+                job.reporter
+                    .report(Event::Note(format!("{path} is not what {FILE_NAME} says; its source is asked again")));
             }
             _ => {}
         }
         remote.size = remote.size.or(locked.as_ref().map(|locked| locked.size));
         tasks.push(Order { wanted, path, remote, locked, replace: ours });
     }
-    let outcome = load_all(job, &dir, &tasks, &mut lock, &mut cache, &mut done).await;
+    let (tasks, streamed) = leave(job, &dir, tasks)?;
+    let outcome = match lock_streamed(job, &streamed, &mut lock, &mut done).await {
+        Ok(()) => load_all(job, &dir, &tasks, &mut lock, &mut cache, &mut done).await,
+        Err(e) => Err(e),
+    };
     done.lock_changed = save(job, lock, &all)?;
     if let Err(e) = cache.save() {
         job.reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));
     }
     outcome.map(|()| done)
+}
+
+/// Parts what is ordered into what is fetched and what is streamed.
+fn leave<'w>(job: &Job<'_>, dir: &Path, tasks: Vec<Order<'w>>) -> Result<(Vec<Order<'w>>, Vec<Order<'w>>)> {
+    let (needed, free) = (needed(dir, &tasks), (job.free)(dir));
+    match job.streaming {
+        Streaming::Never => return Ok((tasks, Vec::new())),
+        Streaming::IfNeeded if disk::fits(needed, free) => return Ok((tasks, Vec::new())),
+        Streaming::IfNeeded | Streaming::Always => {}
+    }
+    let mut fetched = Vec::new();
+    let mut streamed = Vec::new();
+    for task in tasks {
+        let (source, always) = (&task.wanted.source, job.streaming == Streaming::Always);
+        match task.remote.size {
+            None if always && !matches!(source, Source::Local(_)) => return Err(size_unknown(source)),
+            Some(size) if streamable(source, size) && task.remote.whole_only => match always {
+                true => return Err(whole_only(source)),
+                false => fetched.push(task),
+            },
+            Some(size) if streamable(source, size) => streamed.push(task),
+            _ => fetched.push(task),
+        }
+    }
+    if job.streaming == Streaming::IfNeeded && !streamed.is_empty() {
+        let size = streamed.iter().filter_map(|task| task.remote.size).sum();
+        job.reporter.report(Event::Note(format!(
+            "the models need {}, but {} has {} free: {} ({}) go from their hubs into the upload without being kept here",
+            bytes(needed),
+            dir.display(),
+            bytes(free.unwrap_or_default()),
+            files(streamed.len()),
+            bytes(size)
+        )));
+    }
+    Ok((fetched, streamed))
+}
+
+/// Locks what is streamed. What no hub and no config says the sha256 of, is read once for it.
+async fn lock_streamed(job: &Job<'_>, streamed: &[Order<'_>], lock: &mut Lock, done: &mut Fetched) -> Result<()> {
+    let streams = Streams::new(job.access.clone(), tokio::runtime::Handle::current());
+    for task in streamed {
+        let size = task.remote.size.unwrap_or_default();
+        let known = task.locked.as_ref().map(|locked| &locked.sha256);
+        let known = known.or(task.remote.sha256.as_ref()).or(task.wanted.sha256.as_ref());
+        let sha256 = match known {
+            Some(sha256) => sha256.clone(),
+            None => {
+                let label = format!("reading {} once to lock it; nothing is kept", task.path);
+                job.reporter.report(Event::Begin { task: Task::Fetch, label, total: Some(size) });
+                let progress = |done| job.reporter.report(Event::Bytes { task: Task::Fetch, done });
+                let sha256 = streams.hash(task.wanted, &task.remote, size, &progress).await?;
+                job.reporter.report(Event::End { task: Task::Fetch, summary: format!("{} locked", task.path) });
+                sha256
+            }
+        };
+        lock.files.insert(task.path.clone(), entry(task.wanted, &task.remote, size, sha256));
+        done.streamed.push((task.path.clone(), size));
+    }
+    Ok(())
 }
 
 /// sha256 of the files that are here, by path; from the cache where it knows them.
@@ -224,7 +313,7 @@ async fn digests(
     .await
     .map_err(|e| Error::failed(format!("reading local files broke off: {e}")))?;
     *cache = given;
-    Ok(scanned?.files.into_iter().map(|file| (file.path, hex::encode(file.digest.sha256))).collect())
+    Ok(scanned?.files.into_iter().map(|file| (file.path, hex::encode(file.sha256))).collect())
 }
 
 /// The lock's entry, unless the config asks for other content by now.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::run::locked;
+use super::stream::streamable;
 use super::wanted::{Wanted, wanted};
 use crate::config::Config;
 use crate::error::Result;
@@ -22,6 +23,8 @@ pub enum State {
     New,
     /// Here with other content than the locked one.
     Changed,
+    /// In the lock and not here, as it should be: it is read from its source whenever it is uploaded.
+    Streamed,
 }
 
 impl State {
@@ -33,6 +36,7 @@ impl State {
             State::Missing => "missing",
             State::New => "not fetched",
             State::Changed => "changed",
+            State::Streamed => "streamed",
         }
     }
 }
@@ -70,6 +74,7 @@ pub fn status(root: &Path, config: &Config) -> Result<Vec<Status>> {
             (Some(locked), Some(_)) if known.is_some_and(|d| hex::encode(d.sha256) != locked.sha256) => State::Changed,
             (Some(_), Some(_)) => State::Locked,
             (None, Some(_)) => State::Local,
+            (Some(locked), None) if config.models.stream && streamable(&wanted.source, locked.size) => State::Streamed,
             (Some(_), None) => State::Missing,
             (None, None) => State::New,
         };

@@ -25,6 +25,8 @@ struct App {
     dir: TempDir,
     config: Config,
     token: Option<&'static str>,
+    streaming: Streaming,
+    free: fn(&Path) -> Option<u64>,
 }
 
 const MODEL: &str = "hf://maker/model/flux1.safetensors@main";
@@ -48,7 +50,14 @@ impl App {
     fn new(files: &[ModelEntry]) -> Self {
         let mut config: Config = serde_json::from_str(r#"{"version": 1, "app": "comfy"}"#).expect("config");
         config.models.files = files.to_vec();
-        App { hub: Hub::start(), dir: TempDir::new().expect("directory"), config, token: None }
+        App {
+            hub: Hub::start(),
+            dir: TempDir::new().expect("directory"),
+            config,
+            token: None,
+            streaming: Streaming::Never,
+            free,
+        }
     }
 
     /// One model of Hugging Face with this content.
@@ -71,7 +80,9 @@ impl App {
     fn run<R>(&self, work: impl AsyncFnOnce(&Job<'_>) -> crate::error::Result<R>) -> crate::error::Result<R> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let (access, reporter) = (self.access(), Arc::new(Silent) as Arc<dyn Reporter>);
-        let job = Job { root: self.dir.path(), config: &self.config, access: &access, reporter: &reporter };
+        let (streaming, free) = (self.streaming, self.free);
+        let job =
+            Job { root: self.dir.path(), config: &self.config, access: &access, reporter: &reporter, streaming, free };
         runtime.block_on(work(&job))
     }
 
@@ -275,7 +286,10 @@ fn civitai_names_the_file_and_wants_its_token() {
     app.token = Some(TOKEN);
     app.fetch().unwrap_or_else(|e| panic!("{}", text(&e)));
     assert_eq!(app.read("loras/style.safetensors"), Some(content(70_000, 11)));
-    assert_eq!(selection(app.dir.path(), &app.config.models).expect("all here"), ["/loras/style.safetensors"]);
+    assert_eq!(
+        selection(app.dir.path(), &app.config.models, false).expect("all here").globs,
+        ["/loras/style.safetensors"]
+    );
     app.config.models.files = vec![entry("civitai:7?format=GGUF", "loras/")];
     assert!(text(&app.refused()).contains("style.safetensors"));
 }
@@ -347,7 +361,9 @@ fn a_file_of_this_machine_is_copied_and_locked() {
     let at = |dir: &Path| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let (access, reporter) = (app.access(), Arc::new(Silent) as Arc<dyn Reporter>);
-        runtime.block_on(fetch(&Job { root: dir, config: &app.config, access: &access, reporter: &reporter }))
+        let (config, streaming) = (&app.config, Streaming::Never);
+        let job = Job { root: dir, config, access: &access, reporter: &reporter, streaming, free };
+        runtime.block_on(fetch(&job))
     };
     at(&dir).expect("copied");
     assert_eq!(std::fs::read(dir.join("models/loras/x.safetensors")).expect("there"), b"weights");

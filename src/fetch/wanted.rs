@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use super::place::{Place, place};
+use super::run::locked;
 use super::source::{Mistake, Source, has_scheme};
+use super::stream::{Streamable, streamable};
 use crate::config::{ModelEntry, Models};
 use crate::error::{Error, Result};
 use crate::local::lockfile::{Lock, Locked};
@@ -95,28 +97,59 @@ pub fn declared(root: &Path, models: &Models) -> Result<Vec<String>> {
     Ok(wanted(&models.files).iter().filter_map(|wanted| wanted.path(&lock)).collect())
 }
 
-/// The patterns that select the artifact's files: those of the config and one for each declared file.
+/// What the artifact holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The patterns that select its files: those of the config and one for each declared file.
+    pub globs: Vec<String>,
+    /// Files that are streamed, unless they are here as they are locked.
+    pub streamed: Vec<Streamable>,
+}
+
+/// What the artifact holds; with `stream`, large declared files need only be locked.
 ///
 /// # Errors
 /// Declared files that are not here.
-pub fn selection(root: &Path, models: &Models) -> Result<Vec<String>> {
-    let mut selection = patterns(&models.files);
+pub fn selection(root: &Path, models: &Models, stream: bool) -> Result<Selection> {
+    let mut selection = Selection { globs: patterns(&models.files), streamed: Vec::new() };
     let wanted = wanted(&models.files);
     if wanted.is_empty() {
         return Ok(selection);
     }
     let (lock, dir) = (Lock::load(root)?, root.join(&models.dir));
     let mut missing = Vec::new();
-    for wanted in &wanted {
+    let (mut unlocked, mut large) = (false, false);
+    for wanted in wanted {
+        if stream
+            && let Some((path, locked)) = locked(&wanted, &lock)
+            && streamable(&wanted.source, locked.size)
+        {
+            selection.globs.push(exactly(&path));
+            selection.streamed.push(Streamable { path, wanted, locked });
+            continue;
+        }
         match wanted.path(&lock) {
-            Some(path) if dir.join(&path).is_file() => selection.push(exactly(&path)),
-            path => missing.push(path.unwrap_or_else(|| wanted.source.to_string())),
+            Some(path) if dir.join(&path).is_file() => selection.globs.push(exactly(&path)),
+            path => {
+                let locked = locked(&wanted, &lock);
+                unlocked |= locked.is_none();
+                large |= locked.is_some_and(|(_, locked)| streamable(&wanted.source, locked.size));
+                missing.push(path.unwrap_or_else(|| wanted.source.to_string()));
+            }
         }
     }
     let Some(first) = missing.first() else { return Ok(selection) };
     let more = if missing.len() > 1 { format!(" and {} more", missing.len() - 1) } else { String::new() };
-    Err(Error::usage(format!("{first}{more} of models.files: not in {}", dir.display()))
-        .next("fetch it first: comfy-deploy model fetch"))
+    let error = Error::usage(format!("{first}{more} of models.files: not in {}", dir.display()));
+    Err(match stream && unlocked {
+        true => error
+            .why("and not locked yet")
+            .next("lock it first: comfy-deploy model lock; large files are streamed then"),
+        false if large => {
+            error.next("fetch it first: comfy-deploy model fetch; or set models.stream, which needs no room here")
+        }
+        false => error.next("fetch it first: comfy-deploy model fetch"),
+    })
 }
 
 /// A pattern that means exactly this path.
@@ -167,14 +200,14 @@ mod tests {
             ..Models::default()
         };
         let both = models(&["hf://a/b/vae/x [1].safetensors", "hf://a/b/loras/y.safetensors"]);
-        let error = selection(dir.path(), &both).expect_err("missing");
+        let error = selection(dir.path(), &both, false).expect_err("missing");
         assert!(error.to_string().contains("vae/x [1].safetensors and 1 more"), "{error}");
         for path in ["models/vae/x [1].safetensors", "models/loras/y.safetensors"] {
             std::fs::create_dir_all(dir.path().join(path).parent().expect("parent")).expect("directory");
             std::fs::write(dir.path().join(path), "x").expect("file");
         }
         std::fs::write(dir.path().join("models/vae/other.safetensors"), "x").expect("file");
-        let selected = selection(dir.path(), &both).expect("all there");
+        let selected = selection(dir.path(), &both, false).expect("all there").globs;
         let mut paths = crate::local::models::paths(&dir.path().join("models"), &selected).expect("paths");
         paths.sort();
         assert_eq!(paths, ["loras/y.safetensors", "vae/x [1].safetensors"]);

@@ -1,18 +1,21 @@
 //! The models directory as a sorted list of regular files with their digests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::error::{Error, Result};
-use crate::local::cache::{DigestCache, FileDigest, Stamp};
+use crate::local::cache::{DigestCache, Stamp};
 use crate::progress::{Event, Reporter};
 
 mod digest;
+mod remote;
 mod walk;
 
 pub(crate) use digest::{changed, read_one};
+pub use remote::{RemoteBytes, RemoteFile, Stop, Unread};
 
 /// Longest name of one file or directory, in bytes; SageMaker refuses longer ones
 /// (API reference, S3ModelDataSource).
@@ -27,14 +30,69 @@ const PATH_MAX: usize = 900;
 pub struct ModelFile {
     /// Path inside the artifact, with `/`.
     pub path: String,
-    /// Where the bytes are: absolute, links resolved.
-    pub source: PathBuf,
     /// 0o755 if the owner may execute the file, else 0o644.
     pub mode: u32,
-    /// The state of the file that the digest belongs to; its size is the file's.
-    pub stamp: Stamp,
+    /// Bytes.
+    pub size: u64,
     /// What is in it.
-    pub digest: FileDigest,
+    pub sha256: [u8; 32],
+    /// Where its bytes are.
+    pub origin: Origin,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// On this machine, read once already.
+    Disk(OnDisk),
+    /// Elsewhere; size and sha256 are those that were locked, and its CRCs are not known before it is read.
+    Remote(Arc<dyn RemoteFile>),
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Origin::Disk(a), Origin::Disk(b)) => a == b,
+            (Origin::Remote(a), Origin::Remote(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Origin {}
+
+/// A file of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnDisk {
+    /// Absolute, links resolved.
+    pub source: PathBuf,
+    /// The state of the file that the checksums belong to.
+    pub stamp: Stamp,
+    /// CRC-32 of gzip.
+    pub crc32: u32,
+    /// CRC-64/NVME.
+    pub crc64nvme: u64,
+}
+
+impl ModelFile {
+    /// A file that is elsewhere; nobody could execute it when it was fetched.
+    pub fn remote(path: String, size: u64, sha256: [u8; 32], file: Arc<dyn RemoteFile>) -> Self {
+        ModelFile { path, mode: 0o644, size, sha256, origin: Origin::Remote(file) }
+    }
+
+    /// Whether it is not on this machine.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.origin, Origin::Remote(_))
+    }
+
+    /// The file on this machine.
+    #[cfg(test)]
+    pub(crate) fn disk(&mut self) -> &mut OnDisk {
+        match &mut self.origin {
+            Origin::Disk(disk) => disk,
+            Origin::Remote(_) => panic!("{} is not on this machine", self.path),
+        }
+    }
 }
 
 /// The files of a model artifact, sorted by the bytes of their paths.
@@ -49,7 +107,7 @@ pub struct ModelTree {
 impl ModelTree {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.stamp.size).sum()
+        self.files.iter().map(|f| f.size).sum()
     }
 }
 
@@ -57,7 +115,19 @@ impl ModelTree {
 /// belongs to the artifact.
 pub const WARMUP: &str = ".comfy-deploy/warmup.json";
 
-/// Lists and digests the files of `dir`: [`artifact`] without a warm-up workflow.
+/// What of a models directory, and what beside it, becomes the artifact.
+#[derive(Debug, Clone, Default)]
+pub struct Choice<'a> {
+    /// The syntax of .gitignore, `!` excludes, a directory stands for all in it; everything if empty.
+    pub globs: &'a [String],
+    /// The workflow that becomes [`WARMUP`], unless the directory has that file itself.
+    pub warmup: Option<&'a Path>,
+    /// Files that are elsewhere. The globs select them as if they were in the directory; one that is there with the same
+    /// content is read there.
+    pub remote: Vec<ModelFile>,
+}
+
+/// Lists and digests the files of `dir`: [`artifact`] with nothing beside it.
 ///
 /// # Errors
 /// As there.
@@ -68,14 +138,13 @@ pub fn scan(
     rehash: bool,
     reporter: &dyn Reporter,
 ) -> Result<ModelTree> {
-    artifact(dir, globs, None, cache, rehash, reporter)
+    artifact(dir, Choice { globs, ..Choice::default() }, cache, rehash, reporter)
 }
 
-/// Lists and digests the files of `dir`, and `warmup` as [`WARMUP`] unless `dir` has that file itself.
+/// Lists and digests the files of `dir`, with what is chosen beside them.
 ///
-/// Hidden names are left out, but for `.comfy-deploy/warmup.json`. With `globs` (the syntax of .gitignore, `!` excludes,
-/// a directory stands for all in it) only the files they select are taken. Blocking; run it outside the async threads.
-/// New digests are put in `cache`, which the caller saves; `rehash` does not read from it.
+/// Hidden names are left out, but for `.comfy-deploy/warmup.json`. Blocking; run it outside the async threads. New digests
+/// are put in `cache`, which the caller saves; `rehash` does not read from it.
 ///
 /// # Errors
 /// A missing or empty directory, a glob that selects nothing, a link that leaves the directory, dangles or loops,
@@ -83,31 +152,51 @@ pub fn scan(
 /// that changes meanwhile.
 pub fn artifact(
     dir: &Path,
-    globs: &[String],
-    warmup: Option<&Path>,
+    choice: Choice<'_>,
     cache: &mut DigestCache,
     rehash: bool,
     reporter: &dyn Reporter,
 ) -> Result<ModelTree> {
-    let found = walk::walk(dir)?;
-    if found.is_empty() {
+    let Choice { globs, warmup, remote } = choice;
+    let mut elsewhere: BTreeMap<String, ModelFile> = remote.into_iter().map(|file| (file.path.clone(), file)).collect();
+    // A directory that nothing was ever fetched into need not be there.
+    let mut found = if dir.exists() || elsewhere.is_empty() { walk::walk(dir)? } else { Vec::new() };
+    // One of another size has other content, and need not be hashed for that.
+    found.retain(|file| elsewhere.get(&file.path).is_none_or(|remote| remote.size == file.stamp.size));
+    let here: BTreeSet<String> = found.iter().map(|file| file.path.clone()).collect();
+    if found.is_empty() && elsewhere.is_empty() {
         return Err(Error::usage(format!("the models directory {} has no files", dir.display()))
             .why("hidden files do not count")
             .next("put the models in it, for example checkpoints/model.safetensors, or set models.dir or models.uri"));
     }
-    let mut selected = select(found, globs)?;
+    let all: Vec<String> = here.iter().chain(elsewhere.keys().filter(|path| !here.contains(*path))).cloned().collect();
+    let chosen: BTreeSet<String> = select(all, globs, String::as_str)?.into_iter().collect();
+    let mut selected: Vec<_> = found.into_iter().filter(|file| chosen.contains(&file.path)).collect();
     if let Some(warmup) = warmup
         && let Err(place) = selected.binary_search_by(|file| file.path.as_bytes().cmp(WARMUP.as_bytes()))
     {
         selected.insert(place, walk::single(warmup, WARMUP)?);
     }
-    for pair in case_collisions(selected.iter().map(|f| f.path.as_str())) {
+    let mut tree = match selected.is_empty() {
+        true => ModelTree { files: Vec::new(), hashed: 0 },
+        false => digest::digest(selected, cache, rehash, reporter)?,
+    };
+    elsewhere.retain(|path, _| chosen.contains(path));
+    // What is here with the locked content is read here.
+    tree.files.retain(|file| match elsewhere.get(&file.path) {
+        Some(remote) if remote.sha256 != file.sha256 => false,
+        Some(_) => elsewhere.remove(&file.path).is_some(),
+        None => true,
+    });
+    tree.files.extend(elsewhere.into_values());
+    tree.files.sort_unstable_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
+    for pair in case_collisions(tree.files.iter().map(|f| f.path.as_str())) {
         reporter.report(Event::Warning(format!(
             "{} and {} differ only in upper and lower case; somebody who unpacks the artifact on macOS or Windows loses one",
             pair.0, pair.1
         )));
     }
-    digest::digest(selected, cache, rehash, reporter)
+    Ok(tree)
 }
 
 /// The paths of the files of `dir` as [`scan`] would take them, without reading any. Blocking.
@@ -115,11 +204,11 @@ pub fn artifact(
 /// # Errors
 /// As [`scan`], but for what only shows when files are read.
 pub fn paths(dir: &Path, globs: &[String]) -> Result<Vec<String>> {
-    Ok(select(walk::walk(dir)?, globs)?.into_iter().map(|found| found.path).collect())
+    Ok(select(walk::walk(dir)?, globs, |found| &found.path)?.into_iter().map(|found| found.path).collect())
 }
 
 /// Keeps what the globs select.
-fn select(found: Vec<walk::Found>, globs: &[String]) -> Result<Vec<walk::Found>> {
+fn select<F>(found: Vec<F>, globs: &[String], path: impl Fn(&F) -> &str) -> Result<Vec<F>> {
     if globs.is_empty() {
         return Ok(found);
     }
@@ -127,13 +216,13 @@ fn select(found: Vec<walk::Found>, globs: &[String]) -> Result<Vec<walk::Found>>
     let matcher = matcher(globs)?;
     for glob in globs.iter().filter(|g| !g.starts_with('!')) {
         let alone = self::matcher(std::slice::from_ref(glob))?;
-        if !found.iter().any(|f| alone.matched_path_or_any_parents(&f.path, false).is_ignore()) {
+        if !found.iter().any(|f| alone.matched_path_or_any_parents(path(f), false).is_ignore()) {
             return Err(Error::usage(format!("models.files: `{glob}` selects no file"))
                 .next("correct the pattern (the syntax of .gitignore, relative to models.dir) or remove it"));
         }
     }
-    let keep = |f: &walk::Found| {
-        let verdict = matcher.matched_path_or_any_parents(&f.path, false);
+    let keep = |f: &F| {
+        let verdict = matcher.matched_path_or_any_parents(path(f), false);
         verdict.is_ignore() || (wants_all && verdict.is_none())
     };
     let selected: Vec<_> = found.into_iter().filter(keep).collect();

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::cache::DigestCache;
 use super::function::{self, FunctionPackage, Handler};
 use super::image::{self, ImageContext};
-use super::models::{self, ModelTree};
+use super::models::{self, Choice, ModelTree};
 use super::workflows::{self, Surroundings};
 use crate::config::Packaging;
 use crate::error::{Error, Result};
-use crate::fetch;
+use crate::fetch::{self, Streams};
 use crate::pack::{Layout, Manifest};
 use crate::plan::{LocalFunction, LocalImage, LocalModel};
 use crate::progress::{Event, Reporter};
@@ -26,11 +26,17 @@ pub struct Sources {
     pub function: Option<FunctionPackage>,
 }
 
-/// The model artifact: scanned from `models.dir`, or named by `models.uri`. Blocking.
+/// The model artifact: scanned from `models.dir`, with large declared files left where they are if there are `streams`, or
+/// named by `models.uri`. Blocking.
 ///
 /// # Errors
 /// What is wrong with the directory or the URI.
-pub fn model(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources) -> Result<LocalModel> {
+pub fn model(
+    settings: &Settings,
+    streams: Option<&Streams>,
+    reporter: &dyn Reporter,
+    sources: &mut Sources,
+) -> Result<LocalModel> {
     let config = &settings.config.models;
     if let Some(uri) = &config.uri {
         let named = uri
@@ -44,8 +50,11 @@ pub fn model(settings: &Settings, reporter: &dyn Reporter, sources: &mut Sources
     let warmup = workflows::warmup(&settings.root, &settings.config)?;
     let mut cache = DigestCache::load(&settings.root);
     let dir = settings.root.join(&config.dir);
-    let selection = fetch::selection(&settings.root, config)?;
-    let tree = models::artifact(&dir, &selection, warmup.as_deref(), &mut cache, settings.rehash, reporter);
+    let selection = fetch::selection(&settings.root, config, streams.is_some())?;
+    let remote = streams.map(|streams| selection.streamed.iter().map(|file| streams.file(file)).collect());
+    let remote = remote.transpose()?.unwrap_or_default();
+    let choice = Choice { globs: &selection.globs, warmup: warmup.as_deref(), remote };
+    let tree = models::artifact(&dir, choice, &mut cache, settings.rehash, reporter);
     // Also after an error: what was hashed need not be hashed again.
     if let Err(e) = cache.save() {
         reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));

@@ -1,6 +1,6 @@
 //! The archive as parts: made from the files, or copied from an older archive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -10,12 +10,13 @@ use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 use super::changes::{PlannedPart, Stretch, parts};
 use super::gzip;
 use super::index::{Holds, Index, IndexFile};
-use super::layout::{Kind, Layout, Segment, header_segment, tar_header};
+use super::layout::{self, Kind, Layout, Segment, header_segment, tar_header};
 use super::manifest::{Codec, FORMAT, Manifest};
 use super::read::{Open, Read};
+use super::streams::Streams;
 use crate::error::{Error, Result};
-use crate::local::models::{ModelFile, ModelTree};
-use crate::transfer::{Companion, CopySource, Part, PartSource, crc64_text};
+use crate::local::models::{ModelFile, ModelTree, Origin};
+use crate::transfer::{Companion, CopySource, Part, PartSource, crc64_text, crc64_value};
 
 /// A `model.tar.gz` that exists only as parts made on demand.
 pub struct Archive {
@@ -27,6 +28,8 @@ pub struct Archive {
     base: Option<Base>,
     read: Read,
     sums: Sums,
+    /// The files that are not on this machine.
+    streams: Streams,
 }
 
 /// An older archive.
@@ -43,8 +46,10 @@ impl Archive {
     }
 
     fn whole(tree: Arc<ModelTree>, layout: Arc<Layout>, part_size: u64) -> Self {
-        let parts = layout.parts(part_size).into_iter().map(|range| PlannedPart { range, copy: None }).collect();
-        Archive { tree, layout, part_size, parts, base: None, read: Read::default(), sums: Sums::default() }
+        let parts: Vec<PlannedPart> =
+            layout.parts(part_size).into_iter().map(|range| PlannedPart { range, copy: None }).collect();
+        let streams = streams(&tree, &layout, &parts);
+        Archive { tree, layout, part_size, parts, base: None, read: Read::default(), sums: Sums::default(), streams }
     }
 
     /// The same archive, of which everything that the older one has too is copied from there. `None` if that is too
@@ -56,9 +61,15 @@ impl Archive {
         }
         let new: Vec<_> = self.layout.segments().iter().map(|s| self.stretch(s)).collect();
         let parts = parts(&new, &index.stretches()?, self.part_size)?;
+        let remote = self.tree.files.iter().any(ModelFile::is_remote);
+        if remote && index.archive_crc() != crc64_value(&index.crc64nvme) {
+            // The CRC-32 of what is copied and never read can only come from there.
+            return None;
+        }
         let base = Some(Base { source, index });
         let whole = Archive::whole(self.tree.clone(), self.layout.clone(), self.part_size);
-        Some(Archive { parts, base, ..whole })
+        let streams = streams(&self.tree, &self.layout, &parts);
+        Some(Archive { parts, base, streams, ..whole })
     }
 
     /// The positions of its segments.
@@ -78,18 +89,19 @@ impl Archive {
 
     /// The bytes of a range of the archive, which must be inside it.
     pub fn range(&self, range: Range<u64>) -> Result<Vec<u8>> {
-        Ok(self.made(range)?.0)
+        Ok(self.made(range, false)?.0)
     }
 
-    /// The bytes of a range, and their CRC-64/NVME.
-    fn made(&self, range: Range<u64>) -> Result<(Vec<u8>, u64)> {
+    /// The bytes of a range, and their CRC-64/NVME. As a part of the archive, of remote files they are hashed, which waits
+    /// for all parts before it; and the end waits for all of those files.
+    fn made(&self, range: Range<u64>, part: bool) -> Result<(Vec<u8>, u64)> {
         let end = self.layout.total;
         if range.start > range.end || range.end > end {
             return Err(Error::failed(format!("bytes {range:?} are not in an archive of {end}")));
         }
         let mut out = vec![0; (range.end - range.start) as usize];
         let mut crc = Joined::default();
-        let mut open = Open::new(&self.tree, &self.read);
+        let mut open = Open::new(&self.tree, &self.read, &self.streams);
         for segment in self.layout.touched(&range) {
             let from = segment.range.start.max(range.start);
             let to = segment.range.end.min(range.end);
@@ -99,12 +111,21 @@ impl Archive {
                 Kind::Magic => put(&gzip::HEADER, inside, out),
                 Kind::Header(n) => put(&header_bytes(&self.tree.files[n]), inside, out),
                 Kind::Content(n) => self.content(n, inside, segment, out, &mut open)?,
-                Kind::End => put(&self.layout.end(), inside, out),
+                Kind::End => put(&self.end(part)?, inside, out),
             }
             let sum = checksum(CrcAlgorithm::Crc64Nvme, out);
             crc.add(sum, to - from);
-            if let Kind::Content(n) = segment.kind {
-                self.sums.ranges().insert((n, inside), (to - from, sum));
+            match segment.kind {
+                Kind::Content(n) if self.tree.files[n].is_remote() => {
+                    // What is sent must be what was hashed.
+                    if part {
+                        let (file, start) = (&self.tree.files[n], gzip::plain(inside));
+                        self.streams.hash(n, file, start, gzip::unframed(out, inside, file.size), sum)?;
+                        self.sums.ranges().entry((n, inside)).or_insert((to - from, sum));
+                    }
+                }
+                Kind::Content(n) => drop(self.sums.ranges().insert((n, inside), (to - from, sum))),
+                _ => {}
             }
         }
         open.close()?;
@@ -113,10 +134,11 @@ impl Archive {
 
     /// What is at offset `inside` of the segment of file `n`: blocks, and in them the file and zeros behind it.
     fn content(&self, n: usize, inside: u64, segment: &Segment, out: &mut [u8], open: &mut Open<'_>) -> Result<()> {
-        const STEP: u64 = gzip::STORED + gzip::STORED_HEADER;
-        let size = self.tree.files[n].stamp.size;
+        const STEP: u64 = gzip::STEP;
+        let size = self.tree.files[n].size;
         let len = segment.range.end - segment.range.start;
         let plain = len - len.div_ceil(STEP) * gzip::STORED_HEADER;
+        open.begin(n, gzip::plain(inside).min(size)..gzip::plain(inside + out.len() as u64).min(size));
         let mut at = inside;
         let mut done = 0;
         while done < out.len() {
@@ -143,7 +165,27 @@ impl Archive {
             done += wrote;
             at += wrote as u64;
         }
+        open.end();
         Ok(())
+    }
+
+    /// All bytes of the last segment.
+    fn end(&self, wait: bool) -> Result<Vec<u8>> {
+        Ok(self.layout.end(layout::crc32(&self.tree, |n| self.crc32(n, wait))?))
+    }
+
+    /// CRC-32 of a file: taken before, while it was read, or as the older archive's index has it.
+    fn crc32(&self, n: usize, wait: bool) -> Result<u32> {
+        let file = &self.tree.files[n];
+        if let Origin::Disk(disk) = &file.origin {
+            return Ok(disk.crc32);
+        }
+        if let Some(crc32) = self.streams.crc32(n, wait)? {
+            return Ok(crc32);
+        }
+        let sha256 = hex::encode(file.sha256);
+        let there = self.base.as_ref().and_then(|base| base.index.content_crc32(&sha256, file.size, Codec::Stored));
+        there.ok_or_else(|| Error::failed(format!("{} was read in part only", file.path)))
     }
 
     /// What a segment holds, and where.
@@ -152,12 +194,12 @@ impl Archive {
             Kind::Magic => Holds::Magic,
             Kind::Header(n) => {
                 let file = &self.tree.files[n];
-                Holds::Header { path: file.path.clone(), mode: file.mode, size: file.stamp.size }
+                Holds::Header { path: file.path.clone(), mode: file.mode, size: file.size }
             }
             Kind::Content(n) => {
                 let file = &self.tree.files[n];
-                let sha256 = hex::encode(file.digest.sha256);
-                Holds::Content { sha256, size: file.stamp.size, codec: Codec::Stored }
+                let sha256 = hex::encode(file.sha256);
+                Holds::Content { sha256, size: file.size, codec: Codec::Stored }
             }
             // Two archives that differ anywhere differ in their end.
             Kind::End => Holds::End { size: u64::MAX },
@@ -169,7 +211,7 @@ impl Archive {
     fn content_crc(&self, n: usize, segment: &Segment) -> Option<u64> {
         self.sums.whole(n, segment.range.end - segment.range.start).or_else(|| {
             let file = &self.tree.files[n];
-            self.base.as_ref()?.index.content_crc(&hex::encode(file.digest.sha256), file.stamp.size, Codec::Stored)
+            self.base.as_ref()?.index.content_crc(&hex::encode(file.sha256), file.size, Codec::Stored)
         })
     }
 
@@ -184,7 +226,7 @@ impl Archive {
             let sum = match segment.kind {
                 Kind::Magic => sum(&gzip::HEADER),
                 Kind::Header(n) => sum(&header_bytes(&self.tree.files[n])),
-                Kind::End => sum(&self.layout.end()),
+                Kind::End => sum(&self.end(false)?),
                 Kind::Content(n) => {
                     let sum = self
                         .content_crc(n, segment)
@@ -203,12 +245,12 @@ impl Archive {
             files.push(IndexFile {
                 path: file.path.clone(),
                 mode: format!("{:04o}", file.mode),
-                size: file.stamp.size,
-                sha256: hex::encode(file.digest.sha256),
+                size: file.size,
+                sha256: hex::encode(file.sha256),
                 codec: Codec::Stored,
                 start: at,
                 length,
-                crc32: format!("{:08x}", file.digest.crc32),
+                crc32: format!("{:08x}", self.crc32(n, false)?),
                 crc64nvme: format!("{crc:016x}"),
             });
             at += length;
@@ -233,7 +275,8 @@ impl PartSource for Archive {
 
     fn produce(&self, number: u32) -> Result<Part> {
         let part = self.part(number).ok_or_else(|| no_part(number))?;
-        let (body, crc64nvme) = self.made(part.range.clone())?;
+        // Whoever waits for this part will wait in vain.
+        let (body, crc64nvme) = self.made(part.range.clone(), true).inspect_err(|e| self.streams.fail(e, false))?;
         Ok(Part { body: Bytes::from(body), crc64nvme })
     }
 
@@ -250,6 +293,7 @@ impl PartSource for Archive {
 
     fn verify(&self, crc64nvme: u64) -> Result<()> {
         self.read.verify(&self.tree)?;
+        self.streams.verify(&self.tree)?;
         if self.index()?.1 == crc64nvme {
             return Ok(());
         }
@@ -261,14 +305,36 @@ impl PartSource for Archive {
         .next("run the same command again with --rehash"))
     }
 
+    fn again(&self) -> bool {
+        self.streams.again()
+    }
+
+    fn abandon(&self) {
+        self.streams.abandon();
+    }
+
     fn companion(&self) -> Result<Option<Companion>> {
         let key = Manifest::of(&self.tree).index_key()?;
         Ok(Some(Companion { key, body: Bytes::from(self.index()?.0.text()?) }))
     }
 }
 
+/// The remote files, hashed where no byte of them is copied.
+fn streams(tree: &ModelTree, layout: &Layout, parts: &[PlannedPart]) -> Streams {
+    let contents = |segments: &[Segment]| -> Vec<usize> {
+        segments.iter().filter_map(|s| if let Kind::Content(n) = s.kind { Some(n) } else { None }).collect()
+    };
+    let mut whole: BTreeSet<usize> = contents(layout.segments()).into_iter().collect();
+    for part in parts.iter().filter(|part| part.copy.is_some()) {
+        for n in contents(layout.touched(&part.range)) {
+            whole.remove(&n);
+        }
+    }
+    Streams::new(tree, |n| whole.contains(&n))
+}
+
 fn header_bytes(file: &ModelFile) -> Vec<u8> {
-    header_segment(&file.path, file.mode, file.stamp.size)
+    header_segment(&file.path, file.mode, file.size)
 }
 
 /// Copies from `source[at..]` as much as fits.
@@ -277,7 +343,7 @@ fn put(source: &[u8], at: u64, out: &mut [u8]) {
     out.copy_from_slice(&source[at..at + out.len()]);
 }
 
-fn sum(bytes: &[u8]) -> u64 {
+pub(super) fn sum(bytes: &[u8]) -> u64 {
     checksum(CrcAlgorithm::Crc64Nvme, bytes)
 }
 
@@ -291,13 +357,13 @@ pub(super) fn finished(bytes: Vec<u8>) -> Part {
 
 /// A CRC-64/NVME put together from those of neighbouring pieces.
 #[derive(Default)]
-struct Joined {
-    sum: u64,
+pub(super) struct Joined {
+    pub(super) sum: u64,
     len: u64,
 }
 
 impl Joined {
-    fn add(&mut self, sum: u64, len: u64) {
+    pub(super) fn add(&mut self, sum: u64, len: u64) {
         if len > 0 {
             let first = self.len == 0;
             self.sum = if first { sum } else { checksum_combine(CrcAlgorithm::Crc64Nvme, self.sum, sum, len) };
@@ -308,15 +374,15 @@ impl Joined {
 
 /// Checksums of the pieces of segments that were made: file and offset in its segment -> length and CRC-64/NVME.
 #[derive(Default)]
-struct Sums(Mutex<BTreeMap<(usize, u64), (u64, u64)>>);
+pub(super) struct Sums(Mutex<BTreeMap<(usize, u64), (u64, u64)>>);
 
 impl Sums {
-    fn ranges(&self) -> MutexGuard<'_, BTreeMap<(usize, u64), (u64, u64)>> {
+    pub(super) fn ranges(&self) -> MutexGuard<'_, BTreeMap<(usize, u64), (u64, u64)>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The checksum of all `len` bytes of the segment of file `n`, if all were made.
-    fn whole(&self, n: usize, len: u64) -> Option<u64> {
+    pub(super) fn whole(&self, n: usize, len: u64) -> Option<u64> {
         let mut joined = Joined::default();
         for (&(_, at), &(len, sum)) in self.ranges().range((n, 0)..=(n, u64::MAX)) {
             if at == joined.len {

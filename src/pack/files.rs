@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::archive::{finished, no_part};
+use super::archive::{Sums, finished, no_part};
 use super::read::{Open, Read, differs};
-use crate::error::Result;
-use crate::local::models::{ModelFile, ModelTree};
+use super::streams::Streams;
+use crate::error::{Error, Result};
+use crate::local::models::{ModelFile, ModelTree, Origin};
 use crate::transfer::{CopySource, Part, PartSource};
 
 /// Most bytes that one request copies ("Amazon S3 multipart upload limits", and CopyObject).
@@ -23,25 +24,50 @@ pub struct FileParts {
     parts: Vec<Range<u64>>,
     from: Option<CopySource>,
     read: Read,
+    sums: Sums,
+    streams: Streams,
+    /// CRC-64/NVME of the file, if it is known before it is read.
+    crc64nvme: Option<u64>,
 }
 
 impl FileParts {
     /// File number `file` of a tree, in parts of `part_size` bytes. `None` if there is no such file.
     pub fn new(tree: Arc<ModelTree>, file: usize, part_size: u64) -> Option<Self> {
-        let size = tree.files.get(file)?.stamp.size;
-        let parts = cut(size, part_size);
-        Some(FileParts { tree, file, part_size, parts, from: None, read: Read::default() })
+        let model = tree.files.get(file)?;
+        let crc64nvme = match &model.origin {
+            Origin::Disk(disk) => Some(disk.crc64nvme),
+            Origin::Remote(_) => None,
+        };
+        let (parts, streams) = (cut(model.size, part_size), Streams::new(&tree, |n| n == file));
+        let (read, sums) = (Read::default(), Sums::default());
+        Some(FileParts { tree, file, part_size, parts, from: None, read, sums, streams, crc64nvme })
     }
 
-    /// The same file, copied from an object with the same content.
-    pub fn copying(self, from: CopySource) -> Self {
-        let size = self.file().stamp.size;
+    /// The same file, copied from an object with the same content, whose CRC-64/NVME this is, if it is known.
+    pub fn copying(self, from: CopySource, crc64nvme: Option<u64>) -> Self {
+        let size = self.file().size;
         let parts = cut(size, if size <= COPY_MAX { size } else { COPY });
-        FileParts { parts, from: Some(from), ..self }
+        FileParts { parts, from: Some(from), crc64nvme: self.crc64nvme.or(crc64nvme), ..self }
     }
 
     fn file(&self) -> &ModelFile {
         &self.tree.files[self.file]
+    }
+
+    fn made(&self, range: Range<u64>) -> Result<Part> {
+        let (n, start) = (self.file, range.start);
+        let mut out = vec![0; (range.end - range.start) as usize];
+        let mut open = Open::new(&self.tree, &self.read, &self.streams);
+        open.begin(n, range);
+        open.read(n, start, &mut out)?;
+        open.end();
+        open.close()?;
+        let part = finished(out);
+        if self.file().is_remote() {
+            self.streams.hash(n, self.file(), start, std::iter::once(&*part.body), part.crc64nvme)?;
+            self.sums.ranges().entry((n, start)).or_insert((part.body.len() as u64, part.crc64nvme));
+        }
+        Ok(part)
     }
 
     fn part(&self, number: u32) -> Option<Range<u64>> {
@@ -66,11 +92,8 @@ impl PartSource for FileParts {
 
     fn produce(&self, number: u32) -> Result<Part> {
         let range = self.part(number).ok_or_else(|| no_part(number))?;
-        let mut out = vec![0; (range.end - range.start) as usize];
-        let mut open = Open::new(&self.tree, &self.read);
-        open.read(self.file, range.start, &mut out)?;
-        open.close()?;
-        Ok(finished(out))
+        // Whoever waits for this part will wait in vain.
+        self.made(range).inspect_err(|e| self.streams.fail(e, false))
     }
 
     fn copy(&self, number: u32) -> Option<(CopySource, Range<u64>)> {
@@ -83,10 +106,33 @@ impl PartSource for FileParts {
     }
 
     fn verify(&self, crc64nvme: u64) -> Result<()> {
-        if crc64nvme == self.file().digest.crc64nvme { Ok(()) } else { Err(differs(self.file())) }
+        let file = self.file();
+        match &file.origin {
+            Origin::Disk(disk) if crc64nvme != disk.crc64nvme => Err(differs(disk)),
+            Origin::Disk(_) => Ok(()),
+            Origin::Remote(_) if self.from.is_some() => match self.crc64nvme {
+                Some(known) if known != crc64nvme => Err(Error::failed(format!("{} was copied wrongly", file.path))),
+                _ => Ok(()),
+            },
+            Origin::Remote(_) => {
+                self.streams.verify(&self.tree)?;
+                match self.sums.whole(self.file, file.size) {
+                    Some(hashed) if hashed == crc64nvme => Ok(()),
+                    _ => Err(Error::failed(format!("the parts of {} do not add up to it", file.path))),
+                }
+            }
+        }
+    }
+
+    fn again(&self) -> bool {
+        self.streams.again()
+    }
+
+    fn abandon(&self) {
+        self.streams.abandon();
     }
 
     fn crc64nvme(&self) -> Option<u64> {
-        Some(self.file().digest.crc64nvme)
+        self.crc64nvme
     }
 }

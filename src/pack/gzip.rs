@@ -12,6 +12,9 @@ pub(super) const STORED: u64 = 65_535;
 /// One byte of flags (the rest of it is padding), the length and its complement.
 pub(super) const STORED_HEADER: u64 = 5;
 
+/// Bytes of a full stored block with its header.
+pub(super) const STEP: u64 = STORED + STORED_HEADER;
+
 /// Bytes that `plain` bytes take in stored blocks.
 pub(super) fn framed(plain: u64) -> u64 {
     plain + plain.div_ceil(STORED) * STORED_HEADER
@@ -32,6 +35,25 @@ pub(super) fn stored(plain: &[u8]) -> Vec<u8> {
 pub(super) fn stored_header(len: u16, last: bool) -> [u8; STORED_HEADER as usize] {
     let [low, high] = len.to_le_bytes();
     [u8::from(last), low, high, !low, !high]
+}
+
+/// How many of the bytes in stored blocks are before offset `at` of their row.
+pub(super) fn plain(at: u64) -> u64 {
+    at / STEP * STORED + (at % STEP).saturating_sub(STORED_HEADER)
+}
+
+/// The bytes in stored blocks of which `framed`, from offset `at` of their row on, is a stretch; at most those before
+/// number `size`.
+pub(super) fn unframed(framed: &[u8], at: u64, size: u64) -> impl Iterator<Item = &[u8]> {
+    let end = at + framed.len() as u64;
+    let mut next = at;
+    std::iter::from_fn(move || {
+        next += STORED_HEADER.saturating_sub(next % STEP);
+        let from = next;
+        next = (from - from % STEP + STEP).min(end);
+        let len = size.saturating_sub(plain(from)).min(next.saturating_sub(from));
+        (from < end && len > 0).then(|| &framed[(from - at) as usize..(from - at + len) as usize])
+    })
 }
 
 /// The end of the member. The length is modulo 2^32 by definition.

@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::archive::{Joined, sum};
 use super::changes::Stretch;
-use super::gzip;
-use super::layout::{content_len, end_len, header_segment};
+use super::layout::{self, content_len, end_len, header_segment};
 use super::manifest::{Codec, FORMAT};
+use super::{gzip, tar};
 use crate::error::{Error, Result};
 
 /// What is in an archive, and where.
@@ -86,6 +87,32 @@ impl Index {
     pub(super) fn content_crc(&self, sha256: &str, size: u64, codec: Codec) -> Option<u64> {
         let file = self.files.iter().find(|f| f.sha256 == sha256 && f.size == size && f.codec == codec)?;
         u64::from_str_radix(&file.crc64nvme, 16).ok()
+    }
+
+    /// The CRC-32 of a file that this archive holds.
+    pub(super) fn content_crc32(&self, sha256: &str, size: u64, codec: Codec) -> Option<u32> {
+        let file = self.files.iter().find(|f| f.sha256 == sha256 && f.size == size && f.codec == codec)?;
+        u32::from_str_radix(&file.crc32, 16).ok()
+    }
+
+    /// The CRC-64/NVME of the archive as it follows from all that is said of the files: their CRC-32 is in the bytes of
+    /// the end. `None` if something cannot be read.
+    pub(super) fn archive_crc(&self) -> Option<u64> {
+        let (mut crc, mut plain, mut crc32) = (Joined::default(), 0, 0);
+        crc.add(sum(&gzip::HEADER), gzip::HEADER.len() as u64);
+        for file in &self.files {
+            let mode = u32::from_str_radix(&file.mode, 8).ok()?;
+            let segment = header_segment(&file.path, mode, file.size);
+            crc.add(sum(&segment), segment.len() as u64);
+            crc.add(u64::from_str_radix(&file.crc64nvme, 16).ok()?, file.length);
+            let header = tar::header(&file.path, mode, file.size);
+            let content = u32::from_str_radix(&file.crc32, 16).ok()?;
+            crc32 = layout::with_file(crc32, &header, content, file.size);
+            plain += header.len() as u64 + file.size + tar::padding(file.size);
+        }
+        let end = layout::end(layout::with_end(crc32), plain + tar::END);
+        crc.add(sum(&end), end.len() as u64);
+        Some(crc.sum)
     }
 
     /// The segments of the archive; `None` if the index contradicts itself.

@@ -1,4 +1,4 @@
-//! Where everything is in an archive, computed from names, sizes and digests alone.
+//! Where everything is in an archive, computed from names and sizes alone.
 //!
 //! An archive is a row of segments, and each begins at a whole byte with a deflate block of its own: the bytes of a
 //! segment depend on what it holds and not on where it is. So what two archives share is byte ranges of both.
@@ -8,6 +8,7 @@ use std::ops::Range;
 use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 
 use super::{gzip, tar};
+use crate::error::Result;
 use crate::local::models::{ModelFile, ModelTree};
 
 /// The positions of an archive's segments.
@@ -19,8 +20,6 @@ pub struct Layout {
     segments: Vec<Segment>,
     /// Bytes of the tar file.
     plain: u64,
-    /// CRC-32 of the tar file.
-    crc32: u32,
 }
 
 /// One segment.
@@ -49,23 +48,17 @@ impl Layout {
     /// The layout of a tree's archive.
     pub fn new(tree: &ModelTree) -> Self {
         let mut row = Row::default();
-        let (mut plain, mut crc32) = (0, 0);
+        let mut plain = 0;
         row.push(gzip::HEADER.len() as u64, Kind::Magic);
         for (n, file) in tree.files.iter().enumerate() {
             let header = tar_header(file);
-            let (size, padding) = (file.stamp.size, tar::padding(file.stamp.size));
+            let (size, padding) = (file.size, tar::padding(file.size));
             row.push(gzip::framed(header.len() as u64), Kind::Header(n));
             row.push(gzip::framed(size + padding), Kind::Content(n));
             plain += header.len() as u64 + size + padding;
-            let header_crc = checksum(CrcAlgorithm::Crc32IsoHdlc, &header);
-            crc32 = combine(crc32, header_crc, header.len() as u64);
-            crc32 = combine(crc32, u64::from(file.digest.crc32), size);
-            crc32 = combine(crc32, zeros_crc(padding), padding);
         }
         row.push(end_len(), Kind::End);
-        crc32 = combine(crc32, zeros_crc(tar::END), tar::END);
-        // A CRC-32 in a u64.
-        Layout { total: row.at, segments: row.segments, plain: plain + tar::END, crc32: crc32 as u32 }
+        Layout { total: row.at, segments: row.segments, plain: plain + tar::END }
     }
 
     /// The byte range of every part of `part_size` bytes; the last may be shorter.
@@ -86,13 +79,9 @@ impl Layout {
         &self.segments[first.min(end)..end]
     }
 
-    /// All bytes of the last segment.
-    pub(super) fn end(&self) -> Vec<u8> {
-        // 1,024 bytes fit into a block.
-        let mut out = gzip::stored_header(tar::END as u16, true).to_vec();
-        out.resize(out.len() + tar::END as usize, 0);
-        out.extend(gzip::trailer(self.crc32, self.plain));
-        out
+    /// All bytes of the last segment, of a tar file with this CRC-32.
+    pub(super) fn end(&self, crc32: u32) -> Vec<u8> {
+        end(crc32, self.plain)
     }
 }
 
@@ -112,9 +101,43 @@ impl Row {
     }
 }
 
+/// CRC-32 of the tar file, from those of the contents.
+///
+/// # Errors
+/// Of `content`.
+pub(super) fn crc32(tree: &ModelTree, content: impl Fn(usize) -> Result<u32>) -> Result<u32> {
+    let mut crc32 = 0;
+    for (n, file) in tree.files.iter().enumerate() {
+        crc32 = with_file(crc32, &tar_header(file), content(n)?, file.size);
+    }
+    Ok(with_end(crc32))
+}
+
+/// The CRC-32 of the beginning of a tar file, and one more file behind it.
+pub(super) fn with_file(before: u64, header: &[u8], content: u32, size: u64) -> u64 {
+    let padding = tar::padding(size);
+    let crc32 = combine(before, checksum(CrcAlgorithm::Crc32IsoHdlc, header), header.len() as u64);
+    combine(combine(crc32, u64::from(content), size), zeros_crc(padding), padding)
+}
+
+/// The CRC-32 of a tar file, from that of all its files.
+pub(super) fn with_end(files: u64) -> u32 {
+    // A CRC-32 in a u64.
+    combine(files, zeros_crc(tar::END), tar::END) as u32
+}
+
+/// All bytes of the last segment, of a tar file of so many bytes with this CRC-32.
+pub(super) fn end(crc32: u32, plain: u64) -> Vec<u8> {
+    // 1,024 bytes fit into a block.
+    let mut out = gzip::stored_header(tar::END as u16, true).to_vec();
+    out.resize(out.len() + tar::END as usize, 0);
+    out.extend(gzip::trailer(crc32, plain));
+    out
+}
+
 /// The tar header of a file.
 pub(super) fn tar_header(file: &ModelFile) -> Vec<u8> {
-    tar::header(&file.path, file.mode, file.stamp.size)
+    tar::header(&file.path, file.mode, file.size)
 }
 
 /// All bytes of the segment of a file's header.

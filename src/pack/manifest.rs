@@ -58,8 +58,8 @@ impl Manifest {
         let files = tree.files.iter().map(|f| ManifestFile {
             path: f.path.clone(),
             mode: format!("{:04o}", f.mode),
-            size: f.stamp.size,
-            sha256: hex::encode(f.digest.sha256),
+            size: f.size,
+            sha256: hex::encode(f.sha256),
             codec: Codec::Stored,
         });
         Manifest { format: FORMAT, files: files.collect() }

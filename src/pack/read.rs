@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard};
 
 use crc_fast::{CrcAlgorithm, checksum_combine};
 
+use super::streams::Streams;
 use crate::error::{Error, Result};
 use crate::local::cache::Stamp;
-use crate::local::models::{ModelFile, ModelTree, changed};
+use crate::local::models::{ModelFile, ModelTree, OnDisk, Origin, RemoteBytes, changed};
 
 /// What was read of each file, to compare with what was scanned.
 #[derive(Default)]
@@ -34,15 +36,18 @@ impl Read {
         }
         for (n, (end, sum)) in sums {
             let file = &tree.files[n];
-            if end == file.stamp.size && sum != u64::from(file.digest.crc32) {
-                return Err(differs(file));
+            if let Origin::Disk(disk) = &file.origin
+                && end == file.size
+                && sum != u64::from(disk.crc32)
+            {
+                return Err(differs(disk));
             }
         }
         Ok(())
     }
 }
 
-pub(super) fn differs(file: &ModelFile) -> Error {
+pub(super) fn differs(file: &OnDisk) -> Error {
     Error::failed(format!("{} is not what it was when its digest was taken", file.source.display()))
         .why("its size and times are the same, its bytes are not")
         .next("run the same command again with --rehash")
@@ -53,6 +58,9 @@ pub(super) struct Open<'a> {
     tree: &'a ModelTree,
     read: &'a Read,
     current: Option<Current>,
+    streams: &'a Streams,
+    /// The range of a remote file that is being read.
+    remote: Option<Box<dyn RemoteBytes>>,
 }
 
 struct Current {
@@ -63,13 +71,31 @@ struct Current {
 }
 
 impl<'a> Open<'a> {
-    pub(super) fn new(tree: &'a ModelTree, read: &'a Read) -> Self {
-        Open { tree, read, current: None }
+    pub(super) fn new(tree: &'a ModelTree, read: &'a Read, streams: &'a Streams) -> Self {
+        Open { tree, read, current: None, streams, remote: None }
+    }
+
+    /// Begins to read a range of a file that is elsewhere; of one that is here nothing need be said before.
+    pub(super) fn begin(&mut self, n: usize, range: Range<u64>) {
+        if let Origin::Remote(remote) = &self.tree.files[n].origin {
+            self.remote = Some(remote.open(range, self.streams.stop()));
+        }
+    }
+
+    /// Ends with it, so that no connection is held while others are waited for.
+    pub(super) fn end(&mut self) {
+        self.remote = None;
     }
 
     /// Reads `out.len()` bytes of file `n` from `at`. Ranges of one file come in order.
     pub(super) fn read(&mut self, n: usize, at: u64, out: &mut [u8]) -> Result<()> {
-        let model = &self.tree.files[n];
+        let model = match &self.tree.files[n].origin {
+            Origin::Disk(model) => model,
+            Origin::Remote(_) => {
+                let Some(remote) = &mut self.remote else { return Err(misplaced(&self.tree.files[n])) };
+                return remote.read(out).map_err(|unread| self.streams.unread(unread));
+            }
+        };
         let unreadable = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => changed(&model.source),
             _ => Error::io("read", &model.source, &e).next("make it readable again, then run the same command"),
@@ -90,13 +116,19 @@ impl<'a> Open<'a> {
     /// Ends with the current file: it must still be what it was when it was opened.
     pub(super) fn close(&mut self) -> Result<()> {
         let Some(done) = self.current.take() else { return Ok(()) };
-        unchanged(&self.tree.files[done.n], &done.file)?;
+        if let Origin::Disk(model) = &self.tree.files[done.n].origin {
+            unchanged(model, &done.file)?;
+        }
         self.read.ranges().insert((done.n, done.start), (done.crc.get_amount(), done.crc.finalize()));
         Ok(())
     }
 }
 
-fn unchanged(model: &ModelFile, file: &File) -> Result<()> {
+fn misplaced(file: &ModelFile) -> Error {
+    Error::failed(format!("{} is not on this machine", file.path)).next("please report this")
+}
+
+fn unchanged(model: &OnDisk, file: &File) -> Result<()> {
     let meta = file.metadata().map_err(|e| Error::io("read", &model.source, &e))?;
     if Stamp::of(&meta) == model.stamp { Ok(()) } else { Err(changed(&model.source)) }
 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Packaging;
-use crate::local::cache::{DigestCache, FileDigest, Stamp};
-use crate::local::models::{ModelFile, ModelTree, scan};
+use crate::local::cache::{DigestCache, Stamp};
+use crate::local::models::{ModelFile, ModelTree, OnDisk, Origin, scan};
 use crate::progress::Silent;
 use crate::transfer::PartSource;
 
@@ -60,12 +60,10 @@ fn named(dir: &Path, n: usize, path: &str) -> ModelFile {
     let source = dir.join(n.to_string());
     std::fs::write(&source, path).unwrap();
     let stamp = Stamp::of(&std::fs::metadata(&source).unwrap());
-    let digest = FileDigest {
-        sha256: [0; 32],
-        crc32: checksum(CrcAlgorithm::Crc32IsoHdlc, path.as_bytes()) as u32,
-        crc64nvme: checksum(CrcAlgorithm::Crc64Nvme, path.as_bytes()),
-    };
-    ModelFile { path: path.into(), source, mode: 0o644, stamp, digest }
+    let crc32 = checksum(CrcAlgorithm::Crc32IsoHdlc, path.as_bytes()) as u32;
+    let crc64nvme = checksum(CrcAlgorithm::Crc64Nvme, path.as_bytes());
+    let origin = Origin::Disk(OnDisk { source, stamp, crc32, crc64nvme });
+    ModelFile { path: path.into(), mode: 0o644, size: stamp.size, sha256: [0; 32], origin }
 }
 
 /// What Python makes of an archive, one line per entry.
@@ -135,8 +133,10 @@ fn a_file_over_eight_gibibytes_has_a_pax_size() {
     let dir = tempfile::tempdir().unwrap();
     let size = (9u64 << 30) + 7;
     let mut model = named(dir.path(), 0, "big");
-    std::fs::File::create(&model.source).unwrap().set_len(size).unwrap();
-    model.stamp = Stamp::of(&std::fs::metadata(&model.source).unwrap());
+    let disk = model.disk();
+    std::fs::File::create(&disk.source).unwrap().set_len(size).unwrap();
+    disk.stamp = Stamp::of(&std::fs::metadata(&disk.source).unwrap());
+    model.size = size;
     let archive = Archive::new(Arc::new(ModelTree { files: vec![model], hashed: 0 }), 16 << 20);
     let total = archive.layout().total;
 
@@ -174,12 +174,12 @@ fn whatever_changes_the_archive_changes_the_identity() {
         Manifest::of(&tree).identity().unwrap()
     };
     let same = identity(&|_| ());
-    assert_eq!(same, identity(&|f| f.source = PathBuf::from("/elsewhere")));
-    assert_eq!(same, identity(&|f| f.stamp.mtime_ns += 1));
+    assert_eq!(same, identity(&|f| f.disk().source = PathBuf::from("/elsewhere")));
+    assert_eq!(same, identity(&|f| f.disk().stamp.mtime_ns += 1));
     assert_ne!(same, identity(&|f| f.path.push('x')));
     assert_ne!(same, identity(&|f| f.mode = 0o755));
-    assert_ne!(same, identity(&|f| f.stamp.size += 1));
-    assert_ne!(same, identity(&|f| f.digest.sha256[0] ^= 1));
+    assert_ne!(same, identity(&|f| f.size += 1));
+    assert_ne!(same, identity(&|f| f.sha256[0] ^= 1));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_file_that_changes_while_it_is_packed_is_an_error() {
 fn a_digest_that_is_not_the_files_is_noticed_once_all_was_read() {
     let dir = sample();
     let mut lying = (*tree(dir.path())).clone();
-    lying.files[0].digest.crc32 ^= 1;
+    lying.files[0].disk().crc32 ^= 1;
     let archive = Archive::new(Arc::new(lying.clone()), 70_000);
     for n in 1..archive.count() {
         archive.produce(n).unwrap();
@@ -228,7 +228,7 @@ fn a_digest_that_is_not_the_files_is_noticed_once_all_was_read() {
     assert!(e.to_string().contains("a.safetensors"), "{e}");
     assert!(e.hint().unwrap_or_default().contains("--rehash"));
 
-    lying.files[0].digest.crc64nvme ^= 1;
+    lying.files[0].disk().crc64nvme ^= 1;
     let file = FileParts::new(Arc::new(lying), 0, 1 << 20).unwrap();
     assert!(file.verify(file.produce(1).unwrap().crc64nvme).is_err());
 }

@@ -120,11 +120,12 @@ impl<'a> Sender<'a> {
             self.progress(source.total());
             return Ok(there);
         }
-        let mut source = source.clone();
+        let mut source = Wanted(source.clone());
         for _ in 0..ROUNDS {
+            let source = &mut source.0;
             let before = self.done.load(Ordering::Relaxed);
             let sent =
-                if source.count() == 1 { self.single(key, &source).await } else { self.multipart(key, &source).await };
+                if source.count() == 1 { self.single(key, source).await } else { self.multipart(key, source).await };
             match sent {
                 Ok(uploaded) => return Ok(uploaded),
                 Err(Stop::Source(e)) => return Err(e),
@@ -137,11 +138,11 @@ impl<'a> Sender<'a> {
                     let name = key.rsplit('/').next().unwrap_or(key);
                     self.reporter
                         .report(Event::Warning(format!("{name} is sent as a whole, for nothing can be copied: {e}")));
-                    source = whole;
+                    std::mem::replace(source, whole).abandon();
                     self.done.store(before, Ordering::Relaxed);
                 }
                 Err(Stop::Gone { completing }) => {
-                    if let Some(there) = self.existing(key, &source).await? {
+                    if let Some(there) = self.existing(key, source).await? {
                         return Ok(Uploaded { already: !completing, ..there });
                     }
                     self.done.store(before, Ordering::Relaxed);
@@ -225,7 +226,7 @@ impl<'a> Sender<'a> {
             }
         };
         let outcome = self.parts(key, &id, have, source).await;
-        if matches!(outcome, Err(Stop::Source(_))) {
+        if matches!(outcome, Err(Stop::Source(_))) && !source.again() {
             // There will be no such content again: nothing to go on with.
             self.abort(key, &id).await;
         }
@@ -394,6 +395,15 @@ impl<'a> Sender<'a> {
             self.pace.slower();
         }
         transient(error)
+    }
+}
+
+/// A source as long as its parts are wanted. Threads that make parts are not ended with the future that waits for them.
+struct Wanted(Source);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 

@@ -138,7 +138,8 @@ async fn files_are_copied_one_by_one() {
     assert!(planned < 3 * MIB as u64, "{planned}");
     let state = fake.state();
     for file in &artifact(dir.path(), Packaging::Uncompressed).tree.files {
-        assert!(state.objects[&format!("{prefix}{}", file.path)].0 == std::fs::read(&file.source).unwrap());
+        let Origin::Disk(disk) = &file.origin else { panic!("all is on disk") };
+        assert!(state.objects[&format!("{prefix}{}", file.path)].0 == std::fs::read(&disk.source).unwrap());
     }
 }
 

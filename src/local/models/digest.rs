@@ -10,7 +10,7 @@ use crc_fast::CrcAlgorithm;
 use sha2::{Digest as _, Sha256};
 
 use super::walk::Found;
-use super::{ModelFile, ModelTree};
+use super::{ModelFile, ModelTree, OnDisk, Origin};
 use crate::error::{Error, Result};
 use crate::local::cache::{DigestCache, FileDigest, Stamp, now_ns};
 use crate::progress::{Event, Reporter, Task};
@@ -47,7 +47,9 @@ pub(super) fn digest(
         .into_iter()
         .zip(known)
         .filter_map(|(f, digest)| {
-            digest.map(|digest| ModelFile { path: f.path, source: f.source, mode: f.mode, stamp: f.stamp, digest })
+            let FileDigest { sha256, crc32, crc64nvme } = digest?;
+            let origin = Origin::Disk(OnDisk { source: f.source, stamp: f.stamp, crc32, crc64nvme });
+            Some(ModelFile { path: f.path, mode: f.mode, size: f.stamp.size, sha256, origin })
         })
         .collect();
     Ok(ModelTree { files, hashed: total })

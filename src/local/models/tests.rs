@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::error::Kind;
+use crate::local::cache::FileDigest;
 use crate::progress::{Silent, Task};
 
 #[derive(Default)]
@@ -63,14 +64,11 @@ fn digests_and_modes_are_those_of_the_files() {
     let dir = directory(&[("a", "123456789"), ("run", "")]);
     std::fs::set_permissions(dir.path().join("run"), PermissionsExt::from_mode(0o700)).unwrap();
     std::fs::set_permissions(dir.path().join("a"), PermissionsExt::from_mode(0o600)).unwrap();
-    let tree = all(dir.path(), &[]).unwrap();
-    assert_eq!(
-        hex::encode(tree.files[0].digest.sha256),
-        "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"
-    );
+    let mut tree = all(dir.path(), &[]).unwrap();
+    assert_eq!(hex::encode(tree.files[0].sha256), "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225");
     // The check values of the two CRCs in every catalogue.
-    assert_eq!(tree.files[0].digest.crc32, 0xcbf4_3926);
-    assert_eq!(tree.files[0].digest.crc64nvme, 0xae8b_1486_0a79_9888);
+    assert_eq!(tree.files[0].disk().crc32, 0xcbf4_3926);
+    assert_eq!(tree.files[0].disk().crc64nvme, 0xae8b_1486_0a79_9888);
     assert_eq!((tree.files[0].mode, tree.files[1].mode), (0o644, 0o755));
     assert_eq!((tree.bytes(), tree.hashed), (9, 9));
 }
@@ -82,8 +80,8 @@ fn links_are_followed_inside_the_directory() {
     symlink("blobs", dir.path().join("again")).unwrap();
     let tree = all(dir.path(), &[]).unwrap();
     assert_eq!(paths(&tree), ["again/a", "blobs/a", "x/model", "x/y"]);
-    assert_eq!(tree.files[2].digest, tree.files[1].digest);
-    assert_eq!(tree.files[2].stamp.size, 7);
+    assert_eq!(tree.files[2].sha256, tree.files[1].sha256);
+    assert_eq!(tree.files[2].size, 7);
 }
 
 #[test]
@@ -242,7 +240,7 @@ fn an_unchanged_tree_is_not_read_again_unless_asked_to() {
     std::fs::write(dir.path().join("sub/b"), "23").unwrap();
     let third = scan(dir.path(), &[], &mut cache, false, &Silent).unwrap();
     assert_eq!(third.hashed, 2);
-    assert_ne!(third.files[1].digest, first.files[1].digest);
+    assert_ne!(third.files[1].sha256, first.files[1].sha256);
 }
 
 #[test]
@@ -279,13 +277,29 @@ fn the_warm_up_workflow_comes_from_elsewhere_unless_it_is_there() {
     let dir = directory(&[("b/x", "1")]);
     let workflow = directory(&[("w.json", "{}")]);
     let source = workflow.path().join("w.json");
-    let scan = |dir: &Path| artifact(dir, &[], Some(&source), &mut DigestCache::in_memory(), false, &Silent).unwrap();
-    let tree = scan(dir.path());
+    let scan = |dir: &Path| {
+        artifact(
+            dir,
+            Choice { warmup: Some(&source), ..Choice::default() },
+            &mut DigestCache::in_memory(),
+            false,
+            &Silent,
+        )
+        .unwrap()
+    };
+    let mut tree = scan(dir.path());
     assert_eq!(paths(&tree), [WARMUP, "b/x"]);
-    assert_eq!((tree.files[0].source.clone(), tree.files[0].mode), (source.canonicalize().unwrap(), 0o644));
+    assert_eq!((tree.files[0].disk().source.clone(), tree.files[0].mode), (source.canonicalize().unwrap(), 0o644));
     let own = directory(&[("b/x", "1"), (WARMUP, "own")]);
-    assert_eq!(scan(own.path()).files[0].stamp.size, 3);
+    assert_eq!(scan(own.path()).files[0].size, 3);
     let missing = workflow.path().join("none.json");
-    let e = artifact(dir.path(), &[], Some(&missing), &mut DigestCache::in_memory(), false, &Silent).unwrap_err();
+    let e = artifact(
+        dir.path(),
+        Choice { warmup: Some(&missing), ..Choice::default() },
+        &mut DigestCache::in_memory(),
+        false,
+        &Silent,
+    )
+    .unwrap_err();
     assert!(e.to_string().contains("none.json"), "{e}");
 }
