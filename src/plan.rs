@@ -71,6 +71,17 @@ pub enum LocalModel {
     Keep,
 }
 
+impl LocalModel {
+    /// Bytes of the artifact in S3, where they are known.
+    fn bytes(&self, world: &World) -> Option<u64> {
+        match self {
+            LocalModel::Tree { bytes, .. } => Some(*bytes),
+            LocalModel::External { .. } => world.model_bytes,
+            LocalModel::Keep => None,
+        }
+    }
+}
+
 /// The inference image that is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LocalImage {
@@ -288,7 +299,7 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
         let place = room::Place {
             instance_type: &endpoint.instance_type,
             volume_gb: endpoint.volume_gb.map(u64::from),
-            download_timeout: Some(u64::from(endpoint.download_timeout)),
+            download_timeout: Some(u64::from(service::download_timeout(settings, &local.model, world))),
         };
         notes.extend(room::check(place, settings.config.models.packaging, *bytes)?);
     }

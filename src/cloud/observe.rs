@@ -31,6 +31,7 @@ pub async fn account(settings: &Settings, cloud: &Cloud) -> Result<Account> {
         existing: Vec::new(),
         image: None,
         model_present: false,
+        model_bytes: None,
         model_crc64nvme: None,
         function_present: false,
         endpoint,
@@ -66,7 +67,7 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
     if !ready && !owned {
         // No bucket, so nothing in it. What was made elsewhere must be there already: without it the stack would only
         // fail later, and slowly.
-        external_model(cloud, local).await?;
+        world.model_bytes = external_model(cloud, local).await?.and_then(|found| found.bytes);
         world.image = image(settings, cloud, &world, local).await?;
         return Ok(world);
     }
@@ -74,7 +75,7 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
         match &local.model {
             LocalModel::Tree { key, .. } => model_marker(cloud, &bucket, key).await,
             LocalModel::External { .. } => external_model(cloud, local).await,
-            LocalModel::Keep => Ok(Some(None)),
+            LocalModel::Keep => Ok(Some(Found::default())),
         }
     };
     let function = async {
@@ -88,7 +89,9 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
     let records = record::latest(cloud.objects.as_ref(), &bucket, &stack);
     let (model, function, image, records) = tokio::try_join!(model, function, image, records)?;
     world.model_present = model.is_some();
-    world.model_crc64nvme = model.flatten();
+    if let Some(found) = model {
+        (world.model_bytes, world.model_crc64nvme) = (found.bytes, found.crc64nvme);
+    }
     world.function_present = function;
     world.image = image;
     world.last_record = records.n;
@@ -96,10 +99,23 @@ pub async fn content(settings: &Settings, cloud: &Cloud, account: Account, local
     Ok(world)
 }
 
-/// The model artifact that was made elsewhere, with its checksum; nothing if none is named.
-async fn external_model(cloud: &Cloud, local: &Local) -> Result<Option<Option<String>>> {
+/// What S3 says of a model artifact that is there.
+#[derive(Default)]
+struct Found {
+    /// Bytes of its objects; absent where only its last object was looked at.
+    bytes: Option<u64>,
+    /// CRC64NVME, base64.
+    crc64nvme: Option<String>,
+}
+
+/// The model artifact that was made elsewhere; nothing if none is named.
+async fn external_model(cloud: &Cloud, local: &Local) -> Result<Option<Found>> {
     let LocalModel::External { bucket, key } = &local.model else { return Ok(None) };
     match model_marker(cloud, bucket, key).await? {
+        Some(found) if found.bytes.is_none() => {
+            let bytes = cloud.objects.list(bucket, key).await?.iter().map(|(_, size)| size).sum();
+            Ok(Some(Found { bytes: Some(bytes), ..found }))
+        }
         Some(found) => Ok(Some(found)),
         None => Err(Error::usage(format!("there is no model artifact s3://{bucket}/{key}"))
             .next("check models.uri, or let comfy-deploy make the artifact from models.dir")),
@@ -172,15 +188,20 @@ pub async fn details(cloud: &Cloud, world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// Whether the artifact is there, and its CRC64NVME where S3 has one. A prefix that we made is complete when its
-/// content manifest, which is written last, is there.
-async fn model_marker(cloud: &Cloud, bucket: &str, key: &str) -> Result<Option<Option<String>>> {
+/// The artifact, if it is there. A prefix that we made is complete when its content manifest, which is written last, is
+/// there.
+async fn model_marker(cloud: &Cloud, bucket: &str, key: &str) -> Result<Option<Found>> {
     let Some(prefix) = key.strip_suffix('/') else {
-        return Ok(cloud.objects.head(bucket, key).await?.map(|h| h.crc64nvme));
+        let head = cloud.objects.head(bucket, key).await?;
+        return Ok(head.map(|h| Found { bytes: Some(h.size), crc64nvme: h.crc64nvme }));
     };
     match prefix.strip_suffix("/files").filter(|p| p.starts_with("models/")) {
-        Some(ours) => Ok(cloud.objects.head(bucket, &format!("{ours}/manifest.json")).await?.map(|_| None)),
-        None => Ok((!cloud.objects.list(bucket, key).await?.is_empty()).then_some(None)),
+        Some(ours) => Ok(cloud.objects.head(bucket, &format!("{ours}/manifest.json")).await?.map(|_| Found::default())),
+        None => {
+            let objects = cloud.objects.list(bucket, key).await?;
+            let bytes = objects.iter().map(|(_, size)| size).sum();
+            Ok((!objects.is_empty()).then_some(Found { bytes: Some(bytes), crc64nvme: None }))
+        }
     }
 }
 

@@ -58,7 +58,12 @@ pub fn plan(plan: &Plan, look: Look) -> String {
         let instances = plural(g.instances.unsigned_abs() as usize, "instance");
         let first = plan.service.last().is_some_and(|s| s.kind != StepKind::Update);
         let why = if first { "" } else { ", beside those that run until it serves" };
-        let _ = writeln!(out, "\nStarts {} {} {instances}{why}.", g.instances, g.instance_type);
+        let starts = format!("Starts {} {} {instances}{why}.", g.instances, g.instance_type);
+        let has = if g.instances == 1 { "It has" } else { "Each has" };
+        let each = g
+            .download_timeout
+            .map_or(String::new(), |seconds| format!(" {has} {seconds} s to download and extract the models."));
+        let _ = writeln!(out, "\n{}", wrap(&format!("{starts}{each}"), usize::from(look.width)));
     }
     for note in &plan.notes {
         let _ = writeln!(out, "\n{}", wrap(&format!("Note: {note}"), usize::from(look.width)));

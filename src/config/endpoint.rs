@@ -18,9 +18,10 @@ pub struct Endpoint {
     /// EBS volume, 1 to 512 GB. Only for instance types without local NVMe.
     #[schemars(range(min = 1, max = 512))]
     pub volume_gb: Option<u32>,
-    /// Seconds for download and extraction of the model artifact, 60 to 3600.
+    /// Seconds for download and extraction of the model artifact, 60 to 3600. If absent, by the artifact's size: three for
+    /// every 100 MB, and 1200 at least.
     #[schemars(range(min = 60, max = 3600))]
-    pub download_timeout: u32,
+    pub download_timeout: Option<u32>,
     /// Seconds until the container must answer /ping, 60 to 3600.
     #[schemars(range(min = 60, max = 3600))]
     pub startup_timeout: u32,
@@ -45,7 +46,7 @@ impl Default for Endpoint {
             instance_type: "ml.g5.xlarge".into(),
             instances: 1,
             volume_gb: None,
-            download_timeout: 1200,
+            download_timeout: None,
             startup_timeout: 600,
             network_isolation: true,
             vpc: None,

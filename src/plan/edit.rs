@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::service::{Readiness, has_endpoint, readiness};
+use super::service::{DOWNLOAD_TIMEOUT, Readiness, deployed_timeout, download_timeout, has_endpoint, readiness};
 use super::{Deployed, ImagePlan, LocalModel, ModelPlan, Plan, Step, StepKind, World, busy, room, target};
 use crate::cloud::Map;
 use crate::config::ScheduleEntry;
@@ -130,13 +130,19 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
             }
         }
     };
+    let moved =
+        ["ModelDataBucket", "ModelDataS3Key"].iter().any(|p| parameters.get(*p) != deployed.stack.parameters.get(*p));
+    // Another artifact has its own time to arrive; an older template may have none to set.
+    if moved && deployed_timeout(&parameters).is_some() {
+        parameters.insert(DOWNLOAD_TIMEOUT.into(), download_timeout(settings, model, world).to_string());
+    }
     let tight = match model {
         LocalModel::Tree { bytes, .. } => {
             let number = |name: &str| parameters.get(name).and_then(|n| n.parse().ok()).filter(|&n| n > 0);
             let place = room::Place {
                 instance_type: parameters.get("SageMakerInstanceType").map_or("", String::as_str),
                 volume_gb: number("VolumeSizeInGB"),
-                download_timeout: number("ModelDataDownloadTimeout"),
+                download_timeout: number(DOWNLOAD_TIMEOUT),
             };
             room::check(place, settings.config.models.packaging, *bytes)?
         }

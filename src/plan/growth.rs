@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::service::deployed_timeout;
 use super::{Step, StepKind, World};
 use crate::stack::Action;
 
@@ -12,6 +13,8 @@ pub struct Growth {
     pub instance_type: String,
     /// How many more.
     pub instances: i64,
+    /// Seconds that each has to download and extract the models; absent if the template does not say.
+    pub download_timeout: Option<u32>,
 }
 
 /// A first deployment needs its fleet. A blue-green update needs the whole new fleet while the old one still runs:
@@ -30,5 +33,6 @@ pub(super) fn growth(world: &World, steps: &[Step]) -> Option<Growth> {
     Some(Growth {
         instance_type: step.parameters.get("SageMakerInstanceType")?.clone(),
         instances: configured.max(live),
+        download_timeout: deployed_timeout(&step.parameters),
     })
 }

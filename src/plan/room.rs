@@ -1,4 +1,4 @@
-//! Whether a model artifact fits where it goes, known before any byte moves.
+//! Whether a model artifact fits where it goes and how long its way there may take, known before any byte moves.
 
 use crate::config::Packaging;
 use crate::config::rules::instances;
@@ -9,6 +9,20 @@ const GB: u64 = 1_000_000_000;
 
 /// Bytes of a GiB as EBS counts.
 const GIB: u64 = 1 << 30;
+
+/// Seconds that download and extraction get whatever the size: an instance that starts in a busy zone, or a bucket of
+/// another region, is slow for reasons that no size knows. With it, artifacts up to 40 GB have the same.
+const TIMEOUT_MIN: u64 = 1200;
+
+/// Most seconds that SageMaker allows (API reference, ModelDataDownloadTimeoutInSeconds: 60 to 3600).
+const TIMEOUT_MAX: u64 = 3600;
+
+/// Bytes a second that download and extraction are reckoned to manage together. S3 delivers more; one core inflates
+/// about as much of a compressed archive.
+const PACE: u64 = 100_000_000;
+
+/// How much longer than reckoned it may take.
+const SLACK: u64 = 3;
 
 /// A download that must be faster than this, in MB/s, is worth a word: not all instance types sustain more together with
 /// extracting on one core.
@@ -22,6 +36,17 @@ pub(super) struct Place<'a> {
     pub volume_gb: Option<u64>,
     /// Seconds for download and extraction.
     pub download_timeout: Option<u64>,
+}
+
+/// Seconds for download and extraction of an artifact: what the config says, else by its size, in whole minutes. An
+/// archive whose size is not known beforehand counts as what it would have with nothing compressed.
+pub(super) fn download_timeout(configured: Option<u32>, bytes: Option<u64>) -> u32 {
+    let by_size = || {
+        let seconds = bytes.unwrap_or(0).div_ceil(PACE).saturating_mul(SLACK).clamp(TIMEOUT_MIN, TIMEOUT_MAX);
+        // At most 3600.
+        seconds.next_multiple_of(60) as u32
+    };
+    configured.unwrap_or_else(by_size)
 }
 
 /// Refuses what cannot fit; says what is tight. `bytes` are those of the objects in S3.
@@ -61,10 +86,11 @@ pub(super) fn check(place: Place<'_>, packaging: Packaging, bytes: u64) -> Resul
     let Some(timeout) = place.download_timeout.filter(|&t| t > 0) else { return Ok(None) };
     let rate = bytes / timeout / 1_000_000;
     Ok((rate > BRISK).then(|| {
-        format!(
-            "The models must arrive at {rate} MB/s to be there within {timeout} s; {} s would leave room (endpoint.download_timeout).",
-            (bytes / BRISK / 1_000_000).next_multiple_of(60).clamp(timeout, 3600)
-        )
+        let tight = format!("The models must arrive at {rate} MB/s to be there within {timeout} s");
+        match (bytes / BRISK / 1_000_000).next_multiple_of(60).min(TIMEOUT_MAX) {
+            roomy if roomy > timeout => format!("{tight}; {roomy} s would leave room (endpoint.download_timeout)."),
+            _ => format!("{tight}, and SageMaker allows no more; leave models out (models.files) if that fails."),
+        }
     }))
 }
 
@@ -98,5 +124,30 @@ mod tests {
         assert_eq!(on("ml.p3.2xlarge", None, Packaging::Tar, 60).unwrap(), None);
         let note = on("ml.p3.2xlarge", None, Packaging::Tar, 120).unwrap().unwrap();
         assert!(note.contains("100 MB/s") && note.contains("2400 s"), "{note}");
+    }
+
+    #[test]
+    fn the_timeout_follows_the_size_within_limits_unless_the_config_says_one() {
+        let by_size = |gb: u64| download_timeout(None, Some(gb * GB));
+        assert_eq!([0, 7, 40].map(by_size), [1200; 3]);
+        assert_eq!([41, 50, 100, 120, 500].map(by_size), [1260, 1500, 3000, 3600, 3600]);
+        assert_eq!(download_timeout(None, Some(u64::MAX)), 3600);
+        assert_eq!(download_timeout(None, None), 1200, "an artifact that nobody could measure");
+        assert_eq!(download_timeout(Some(60), Some(500 * GB)), 60);
+    }
+
+    /// What was derived is only worth a word when even the most is not enough.
+    #[test]
+    fn a_derived_timeout_is_tight_only_at_the_limit() {
+        let derived = |gb: u64| {
+            let seconds = u64::from(download_timeout(None, Some(gb * GB)));
+            let place = Place { instance_type: "ml.p3.2xlarge", volume_gb: None, download_timeout: Some(seconds) };
+            check(place, Packaging::Uncompressed, gb * GB).unwrap()
+        };
+        for gb in 0..=180 {
+            assert_eq!(derived(gb), None, "{gb} GB");
+        }
+        let note = derived(200).unwrap();
+        assert!(note.contains("55 MB/s") && note.contains("allows no more"), "{note}");
     }
 }

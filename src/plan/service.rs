@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{AFTER_BUILD, Local, LocalModel, Target, World, busy, service_tags};
+use super::{AFTER_BUILD, Local, LocalModel, Target, World, busy, room, service_tags};
 use crate::cloud::{Map, Stack};
 use crate::config::Architecture;
 use crate::error::{Error, Result};
@@ -231,5 +231,24 @@ fn artifacts(settings: &Settings, local: &Local, target: &Target, world: &World,
         registry,
         function_key: local.function.as_ref().map(|f| f.key.clone()),
         architecture: local.function.as_ref().map_or(Architecture::X86_64, |f| f.architecture),
+        download_timeout: download_timeout(settings, &local.model, world),
     })
 }
+
+/// Seconds for download and extraction of a model artifact; for one that stays, as deployed unless the config says it.
+pub(super) fn download_timeout(settings: &Settings, model: &LocalModel, world: &World) -> u32 {
+    let configured = settings.config.endpoint.download_timeout;
+    let deployed = || deployed_timeout(&world.service.as_ref()?.stack.parameters);
+    match model {
+        LocalModel::Keep => configured.or_else(deployed).unwrap_or_else(|| room::download_timeout(None, None)),
+        _ => room::download_timeout(configured, model.bytes(world)),
+    }
+}
+
+/// The same of a stack with these parameters.
+pub(super) fn deployed_timeout(parameters: &Map) -> Option<u32> {
+    parameters.get(DOWNLOAD_TIMEOUT)?.parse().ok()
+}
+
+/// The parameter for it.
+pub(super) const DOWNLOAD_TIMEOUT: &str = "ModelDataDownloadTimeout";

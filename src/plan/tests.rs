@@ -44,6 +44,7 @@ pub(crate) fn empty() -> World {
         image: None,
         model_crc64nvme: None,
         model_present: false,
+        model_bytes: None,
         function_present: false,
         endpoint: None,
         config: None,
@@ -116,7 +117,10 @@ fn an_empty_account_gets_everything() {
     assert_eq!(plan.foundation.as_ref().map(|f| f.kind), Some(StepKind::Create));
     assert_eq!(plan.service[0].kind, StepKind::Create);
     assert!(actions(&plan).iter().all(|(_, a)| *a == Action::Add));
-    assert_eq!(plan.growth, Some(Growth { instance_type: "ml.g5.xlarge".into(), instances: 1 }));
+    assert_eq!(
+        plan.growth,
+        Some(Growth { instance_type: "ml.g5.xlarge".into(), instances: 1, download_timeout: Some(1200) })
+    );
     assert_eq!(plan.target.record, 1);
 }
 
@@ -144,7 +148,10 @@ fn a_new_model_replaces_model_and_config_and_needs_a_second_fleet() {
     assert!(all.contains(&("ComfyUIEndpoint", Action::Modify)), "{all:?}");
     assert!(!all.iter().any(|(id, _)| id.starts_with("ComfyUIFunction")), "{all:?}");
     // Two run, and the live number is kept.
-    assert_eq!(plan.growth, Some(Growth { instance_type: "ml.g5.xlarge".into(), instances: 2 }));
+    assert_eq!(
+        plan.growth,
+        Some(Growth { instance_type: "ml.g5.xlarge".into(), instances: 2, download_timeout: Some(1200) })
+    );
     assert!(plan.service[0].parameters["ModelVersion"].ends_with("-2"), "named after the record");
     assert_eq!(plan.foundation, None);
 }
@@ -377,4 +384,58 @@ fn a_prebuilt_image_is_deployed_by_digest_and_a_forced_build_says_what_it_replac
     let forced = Settings { force_build: true, ..settings("") };
     let plan = up(&forced, &local(), &world).expect("a plan");
     assert_eq!(plan.image, ImagePlan::Build { tag: "c-1".into(), instead_of: Some(DIGEST.into()) });
+}
+
+#[test]
+fn the_download_timeout_grows_with_the_models_and_comes_with_them() {
+    let timeout = |plan: &Plan| plan.service.last().map(|s| s.parameters["ModelDataDownloadTimeout"].clone());
+    let large = |bytes| Local { model: another_model(bytes, 3), ..local() };
+    let before = settings("endpoint: {instance_type: ml.g5.48xlarge}");
+    for (bytes, seconds) in [(7_000_000_000, "1200"), (60_000_000_000, "1800"), (400_000_000_000, "3600")] {
+        assert_eq!(timeout(&up(&before, &large(bytes), &empty()).expect("a plan")).as_deref(), Some(seconds));
+        let world = deployed(&before, &large(bytes));
+        assert!(up(&before, &large(bytes), &world).expect("a plan").is_empty(), "the same again is no change");
+        // And what `up` would make of it, `update-model` does.
+        let world = World { model_present: false, ..deployed(&before, &local()) };
+        let updated = update_model(&before, &large(bytes).model, &world).expect("a plan");
+        assert_eq!(timeout(&updated).as_deref(), Some(seconds));
+        assert_eq!(updated.growth.and_then(|g| g.download_timeout).map(|s| s.to_string()).as_deref(), Some(seconds));
+    }
+    // What the config says wins, with `update-model` as soon as another artifact comes.
+    let said = settings("endpoint: {instance_type: ml.g5.48xlarge, download_timeout: 900}");
+    assert_eq!(timeout(&up(&said, &large(60_000_000_000), &empty()).expect("a plan")).as_deref(), Some("900"));
+    let world = deployed(&before, &local());
+    assert!(update_model(&said, &local().model, &world).expect("a plan").is_empty());
+    let moved = update_model(&said, &another_model(2000, 1), &world).expect("a plan");
+    assert_eq!(timeout(&moved).as_deref(), Some("900"));
+}
+
+#[test]
+fn an_artifact_made_elsewhere_is_measured_if_that_can_be() {
+    let settings = settings("");
+    let model = LocalModel::External { bucket: "elsewhere".into(), key: "art/model.tar.gz".into() };
+    let local = Local { model: model.clone(), ..local() };
+    for (model_bytes, seconds) in [(Some(50_000_000_000), "1500"), (None, "1200")] {
+        let plan = up(&settings, &local, &World { model_bytes, ..empty() }).expect("a plan");
+        assert_eq!(plan.service[0].parameters["ModelDataDownloadTimeout"], seconds);
+        let world = World { model_bytes, ..deployed(&settings, &self::local()) };
+        let plan = update_model(&settings, &model, &world).expect("a plan");
+        assert_eq!(plan.service[0].parameters["ModelDataDownloadTimeout"], seconds);
+    }
+}
+
+#[test]
+fn an_older_template_without_a_download_timeout_gets_none() {
+    let settings = settings("");
+    let mut world = deployed(&settings, &local());
+    if let Some(s) = &mut world.service {
+        let mut template = stack::parse(&s.body).expect("a template");
+        template["Parameters"].as_object_mut().expect("parameters").remove("ModelDataDownloadTimeout");
+        let variant = &mut template["Resources"]["ComfyUIEndpointConfig"]["Properties"]["ProductionVariants"][0];
+        variant.as_object_mut().expect("a variant").remove("ModelDataDownloadTimeoutInSeconds");
+        s.body = template.to_string();
+        s.stack.parameters.remove("ModelDataDownloadTimeout");
+    }
+    let plan = update_model(&settings, &another_model(60_000_000_000, 1), &world).expect("a plan");
+    assert!(!plan.service[0].parameters.contains_key("ModelDataDownloadTimeout"));
 }

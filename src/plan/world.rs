@@ -42,6 +42,8 @@ pub struct World {
     pub model_crc64nvme: Option<String>,
     /// Whether the wanted model artifact is in S3.
     pub model_present: bool,
+    /// Bytes of the model artifact that was made elsewhere.
+    pub model_bytes: Option<u64>,
     /// Whether the wanted function package is in S3.
     pub function_present: bool,
     /// The endpoint.

@@ -30,6 +30,8 @@ pub struct Artifacts {
     pub function_key: Option<String>,
     /// Architecture of the function package.
     pub architecture: Architecture,
+    /// Seconds that an instance may take to download and extract the model artifact.
+    pub download_timeout: u32,
 }
 
 /// Name of the deployment bucket: the adopted one, or `app-account-region`.
@@ -74,7 +76,7 @@ pub fn service_parameters(settings: &Settings, artifacts: &Artifacts, model_vers
         ("RetainDesiredCount", true.to_string()),
         ("VolumeSizeInGB", endpoint.volume_gb.unwrap_or(0).to_string()),
         ("InferenceAmiVersion", endpoint.inference_ami_version.clone().unwrap_or_default()),
-        ("ModelDataDownloadTimeout", endpoint.download_timeout.to_string()),
+        ("ModelDataDownloadTimeout", artifacts.download_timeout.to_string()),
         ("ContainerStartupTimeout", endpoint.startup_timeout.to_string()),
         ("NetworkIsolation", endpoint.network_isolation.to_string()),
         ("SageMakerAutoScaling", scaling.enabled.to_string()),

@@ -36,6 +36,7 @@ fn artifacts(settings: &Settings) -> Artifacts {
         registry: String::new(),
         function_key: settings.config.lambda.enabled.then(|| "functions/0123456789abcdef.zip".to_owned()),
         architecture: Architecture::Arm64,
+        download_timeout: 1200,
     }
 }
 
