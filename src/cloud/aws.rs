@@ -11,6 +11,7 @@ mod images;
 mod logs;
 mod objects;
 mod quotas;
+mod renewing;
 mod scaling;
 mod stacks;
 

@@ -7,8 +7,13 @@ use crate::error::{Error, Kind, Result};
 /// Longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// Codes that say "not now": throttling, and a body that was damaged or cut off on its way.
-const TRANSIENT: [&str; 9] = [
+/// How many times as many tries a request gets when the service asks to slow down: it says that the next may succeed,
+/// and a prefix that S3 is spreading over more machines needs minutes.
+const PATIENCE: u32 = 2;
+
+/// Codes that say "not now": throttling, a body that was damaged or cut off on its way, and one that was signed before
+/// the machine slept.
+const TRANSIENT: [&str; 11] = [
     "SlowDown",
     "RequestTimeout",
     "Throttling",
@@ -16,6 +21,8 @@ const TRANSIENT: [&str; 9] = [
     "RequestLimitExceeded",
     "TooManyRequests",
     "BadDigest",
+    "RequestTimeTooSkewed",
+    "XAmzContentSHA256Mismatch",
     "XAmzContentChecksumMismatch",
     "IncompleteBody",
 ];
@@ -47,8 +54,9 @@ pub(super) async fn retrying<T, F: Future<Output = Result<T>>>(
 ) -> Result<T> {
     let mut attempt = 1;
     loop {
+        let most = |e: &Error| if slow_down(e) { attempts.saturating_mul(PATIENCE) } else { attempts };
         match call().await {
-            Err(e) if attempt < attempts && again(&e) => {
+            Err(e) if attempt < most(&e) && again(&e) => {
                 tracing::debug!(attempt, error = %e, "trying again");
                 tokio::time::sleep(wait(back_off, attempt, rand::random())).await;
                 attempt += 1;

@@ -11,7 +11,7 @@ use crate::probe::{self, BUCKET, Going, deployed_once, nothing_made, refused, st
 use crate::support::{App, Sandbox, run};
 
 /// The program as against AWS, which is the sandbox here: the SDK's own chain finds the credentials.
-fn as_on_aws(app: &App<'_>, args: &[&str], key: Option<&str>) -> Command {
+pub fn as_on_aws(app: &App<'_>, args: &[&str], key: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_comfy-deploy"));
     command
         .args(args)

@@ -74,6 +74,11 @@ impl Bucket {
         self.runtime.block_on(self.cloud.objects.open_uploads(BUCKET, "")).unwrap_or_default()
     }
 
+    /// Aborts an upload, as a lifecycle rule or another run would.
+    pub fn abort(&self, upload: &OpenUpload) {
+        self.wait(self.cloud.objects.abort_upload(BUCKET, &upload.key, &upload.upload_id));
+    }
+
     /// The finished parts of an upload.
     pub fn parts(&self, upload: &OpenUpload) -> Vec<PartDone> {
         self.wait(self.cloud.objects.parts(BUCKET, &upload.key, &upload.upload_id))

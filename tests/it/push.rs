@@ -14,7 +14,7 @@ use crate::support::{App, Sandbox};
 const MIB: usize = 1 << 20;
 
 /// Numbers that look random and are the same in every run.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -24,7 +24,7 @@ impl Dice {
         self.0
     }
 
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len + 8);
         while out.len() < len {
             out.extend(self.next().to_le_bytes());
@@ -34,14 +34,15 @@ impl Dice {
     }
 }
 
-fn model(app: &App<'_>, name: &str, bytes: &[u8]) {
+/// A file of the models.
+pub fn model(app: &App<'_>, name: &str, bytes: &[u8]) {
     let path = app.path("models").join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
 /// An app whose foundation stands, with some 50 MiB of models in the bucket.
-fn deployed<'a>(sandbox: &'a Sandbox, dice: &mut Dice) -> (App<'a>, Bucket) {
+pub fn deployed<'a>(sandbox: &'a Sandbox, dice: &mut Dice) -> (App<'a>, Bucket) {
     let app = App::with_image(sandbox, "");
     model(&app, "checkpoints/base.safetensors", &dice.bytes(40 * MIB + 3));
     model(&app, "vae/vae.safetensors", &dice.bytes(9 * MIB));
@@ -50,7 +51,7 @@ fn deployed<'a>(sandbox: &'a Sandbox, dice: &mut Dice) -> (App<'a>, Bucket) {
 }
 
 /// The object under the key of `uri` is what `model pack` writes.
-fn is_what_pack_writes(app: &App<'_>, bucket: &Bucket, uri: &str) {
+pub fn is_what_pack_writes(app: &App<'_>, bucket: &Bucket, uri: &str) {
     let out = app.path("packed.tar.gz");
     app.run(&["model", "pack", "-o", out.to_str().unwrap()]).exits(0);
     let key = uri.strip_prefix(&format!("s3://{BUCKET}/")).unwrap();

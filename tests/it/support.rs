@@ -235,10 +235,15 @@ impl<'a> App<'a> {
 
     /// The program with arguments, not started.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.command_at(&self.sandbox.url, args)
+    }
+
+    /// The same, with the sandbox at another address.
+    pub fn command_at(&self, url: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_comfy-deploy"));
         command
             .args(args)
-            .arg(format!("--sandbox={}", self.sandbox.url))
+            .arg(format!("--sandbox={url}"))
             .current_dir(self.dir.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())

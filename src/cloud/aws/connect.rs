@@ -9,7 +9,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
@@ -19,6 +19,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_types::service_config::ServiceConfigKey;
 
 use super::errors::Context;
+use super::renewing::{Renewal, Renewing, Source};
 use crate::cloud::Cloud;
 use crate::error::{Error, Result};
 
@@ -27,9 +28,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From sending a request to the first byte of its answer. The slowest calls used here are CreateChangeSet with imports
 /// and GetTemplate, which answer within some ten seconds; requests with large bodies set their own.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// A credential process or an SSO refresh may take its time; the metadata service has the SDK's own limit of one second
-/// per connection, so a laptop never waits this long for it.
-const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts per call, where the SDK's default is 3: CloudFormation and SageMaker throttle accounts with much CI for
 /// longer than that, and a deployment must not die of it.
 const ATTEMPTS: u32 = 8;
@@ -62,10 +60,21 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
     // Fails only when a provider was installed before, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
-    let sdk = match &connection.sandbox {
-        Some(url) => sandbox_config(&connection.region, url)?,
-        None => account_config(&connection.region, connection.profile.as_deref()).await?,
+    let (sdk, source) = match &connection.sandbox {
+        Some(url) => (sandbox_config(&connection.region, url)?, Source::Fixed(sandbox_keys())),
+        None => {
+            let (region, profile) = (connection.region.clone(), connection.profile.clone());
+            let sdk = account_config(&region, profile.as_deref()).await?;
+            (sdk, Source::Chain { region, profile, app: app_name()? })
+        }
     };
+    let renewing = Renewing::new(source);
+    let renewal = Renewal(renewing.clone());
+    let sdk = sdk
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(renewing as Arc<dyn ProvideCredentials>))
+        .identity_cache(IdentityCache::no_cache())
+        .build();
     let context =
         Arc::new(Context::new(connection.region.clone(), connection.profile.clone(), connection.sandbox.clone()));
     let calls = Arc::new(AtomicU64::new(0));
@@ -73,20 +82,24 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
     let account = Arc::new(OnceLock::new());
 
     // `Config::from(&SdkConfig)` is what `Client::new` does; it reads AWS_ENDPOINT_URL_<SERVICE> and its profile twin.
+    macro_rules! config {
+        ($sdk:ident) => {
+            $sdk::config::Builder::from(&sdk)
+                .interceptor(counter.clone())
+                .interceptor(renewal.clone())
+                .retry_classifier(renewal.clone())
+        };
+    }
     macro_rules! client {
         ($sdk:ident) => {
-            $sdk::Client::from_conf($sdk::config::Builder::from(&sdk).interceptor(counter.clone()).build())
+            $sdk::Client::from_conf(config!($sdk).build())
         };
     }
     // The first call of every run: without a network it should say so in seconds, not after all attempts.
-    let sts =
-        aws_sdk_sts::config::Builder::from(&sdk).interceptor(counter.clone()).retry_config(few_attempts(&sdk)).build();
+    let sts = config!(aws_sdk_sts).retry_config(few_attempts(&sdk)).build();
     // Looking at a quota is optional, and an implementation without quotas answers 500 for a minute otherwise.
-    let quotas = aws_sdk_servicequotas::config::Builder::from(&sdk)
-        .interceptor(counter.clone())
-        .retry_config(few_attempts(&sdk))
-        .build();
-    let mut s3 = aws_sdk_s3::config::Builder::from(&sdk).interceptor(counter.clone());
+    let quotas = config!(aws_sdk_servicequotas).retry_config(few_attempts(&sdk)).build();
+    let mut s3 = config!(aws_sdk_s3);
     if has_own_s3_endpoint(&sdk) {
         // Buckets as host names need wildcard DNS, which stand-ins on one address do not have.
         s3 = s3.force_path_style(true);
@@ -112,7 +125,7 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
             context.clone(),
         )),
         serving: Box::new(super::calls::Serving::new(
-            aws_sdk_sagemakerruntime::config::Builder::from(&sdk).interceptor(counter.clone()),
+            config!(aws_sdk_sagemakerruntime),
             sdk.credentials_provider(),
             context,
             connection.sandbox.is_some(),
@@ -130,13 +143,11 @@ fn app_name() -> Result<AppName> {
         .map_err(|e| Error::failed("cannot name this program in requests").why(e.to_string()))
 }
 
-/// The user's account by the SDK's own chain: environment, profile, SSO, assume role, credential process, web identity,
-/// container and instance metadata.
+/// The user's account, but for the credentials.
 async fn account_config(region: &str, profile: Option<&str>) -> Result<SdkConfig> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .timeout_config(timeouts())
-        .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
         .app_name(app_name()?);
     if let Some(profile) = profile {
         loader = loader.profile_name(profile);
@@ -175,12 +186,10 @@ fn sandbox_config(region: &str, url: &str) -> Result<SdkConfig> {
         }
         connector.build_http()
     });
-    let credentials = Credentials::from_keys(SANDBOX_KEY, SANDBOX_KEY, None);
     Ok(SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .endpoint_url(url)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
         .http_client(http)
         .timeout_config(timeouts())
         .retry_config(
@@ -192,6 +201,10 @@ fn sandbox_config(region: &str, url: &str) -> Result<SdkConfig> {
         )
         .app_name(app_name()?)
         .build())
+}
+
+fn sandbox_keys() -> Credentials {
+    Credentials::from_keys(SANDBOX_KEY, SANDBOX_KEY, None)
 }
 
 /// Whether an URL is plain HTTP on this machine.

@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, MetadataDirective, ServerSideEncryption};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -67,6 +69,29 @@ impl S3 {
 
 fn patience(read: Duration) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::Config::builder().timeout_config(TimeoutConfig::builder().read_timeout(read).build())
+}
+
+/// Tells the caller at once when S3 asks to slow down, for who sends many parts can send fewer at a time; the SDK would
+/// only send the same ones again.
+#[derive(Debug)]
+struct SlowDownAtOnce;
+
+impl ClassifyRetry for SlowDownAtOnce {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.response().map(|response| response.status().as_u16()) {
+            Some(429 | 503) => RetryAction::RetryForbidden,
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "comfy-deploy slow down"
+    }
+}
+
+/// [`patience`] for requests of which many are under way.
+fn one_of_many(read: Duration) -> aws_sdk_s3::config::Builder {
+    patience(read).retry_classifier(SlowDownAtOnce)
 }
 
 /// 409 for a conditional write that raced with another.
@@ -294,7 +319,7 @@ impl Objects for S3 {
             call =
                 call.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(key).bucket_key_enabled(true);
         }
-        let answer = call.customize().config_override(patience(COPY_TIMEOUT)).send().await.map_err(|e| {
+        let answer = call.customize().config_override(one_of_many(COPY_TIMEOUT)).send().await.map_err(|e| {
             let what = format!("cannot copy {} to {}", place(bucket, &source.key), place(bucket, key));
             self.context.explain("s3:GetObject", what, &e)
         })?;

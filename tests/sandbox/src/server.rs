@@ -207,7 +207,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
 }
 
-/// The sandbox's own routes: `health`, `faults`, `calls`, `quotas`.
+/// The sandbox's own routes: `health`, `faults`, `calls`, `sessions`, `quotas`, `foreign-bucket`.
 async fn control(shared: &Shared, what: &str, request: Request) -> Response {
     let method = request.method().clone();
     let body = match axum::body::to_bytes(request.into_body(), 1 << 20).await {
@@ -241,6 +241,11 @@ async fn control(shared: &Shared, what: &str, request: Request) -> Response {
             shared.forget_calls();
             StatusCode::NO_CONTENT.into_response()
         }
+        (Method::DELETE, "sessions") => {
+            crate::iam::identity::expire(&mut shared.world.lock(), now_ms());
+            shared.touch();
+            StatusCode::NO_CONTENT.into_response()
+        }
         (Method::POST, "quotas") => {
             let wanted = serde_json::from_slice::<Value>(&body).map_err(|error| error.to_string());
             match wanted.and_then(|wanted| quotas::set(&mut shared.world.lock(), &wanted)) {
@@ -262,7 +267,7 @@ async fn control(shared: &Shared, what: &str, request: Request) -> Response {
         },
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET health, GET|POST faults, GET|DELETE calls, POST quotas and POST foreign-bucket exist under /_sandbox/",
+            "GET health, GET|POST faults, GET|DELETE calls, DELETE sessions, POST quotas and POST foreign-bucket exist under /_sandbox/",
         ),
     }
 }

@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{
 };
 use bytes::Bytes;
 
-use super::{COPY_TIMEOUT, PART_TIMEOUT, S3, copy_source, patience, place, unsigned};
+use super::{COPY_TIMEOUT, PART_TIMEOUT, S3, copy_source, one_of_many, patience, place, unsigned};
 use crate::cloud::aws::errors::code;
 use crate::cloud::{CopySource, Objects, OpenUpload, PartDone, PutOptions, Uploads, Written};
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ impl Uploads for S3 {
                 .body(ByteStream::from(body.clone()))
                 .set_checksum_crc64_nvme(with_checksum.then(|| crc64nvme.to_owned()))
                 .set_expected_bucket_owner(self.owner());
-            match call.customize().config_override(patience(PART_TIMEOUT)).send().await {
+            match call.customize().config_override(one_of_many(PART_TIMEOUT)).send().await {
                 Ok(answer) => {
                     let etag = answer.e_tag.ok_or_else(|| Error::failed(what()).why("S3 answered without an ETag"))?;
                     return Ok(PartDone { number, etag, size, crc64nvme: crc64nvme.to_owned() });
@@ -113,7 +113,7 @@ impl Uploads for S3 {
             .set_expected_source_bucket_owner(self.owner());
         let answer = call
             .customize()
-            .config_override(patience(COPY_TIMEOUT))
+            .config_override(one_of_many(COPY_TIMEOUT))
             .send()
             .await
             .map_err(|e| self.context.explain("s3:GetObject", what(), &e))?;

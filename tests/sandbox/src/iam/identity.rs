@@ -65,6 +65,9 @@ impl Caller {
     }
 }
 
+/// How long after its end a session is known, in milliseconds.
+const REMEMBERED: i64 = 24 * 60 * 60 * 1000;
+
 /// Gives out credentials of a role for so many milliseconds; none if there is no such role.
 pub fn assume(world: &mut World, role: &str, name: &str, now: i64, millis: i64) -> Option<Session> {
     if !world.iam.roles.iter().any(|(n, r)| r.arn(n) == role) {
@@ -78,9 +81,15 @@ pub fn assume(world: &mut World, role: &str, name: &str, now: i64, millis: i64) 
         name: name.to_owned(),
         expires: now.saturating_add(millis),
     };
-    world.iam.sessions.retain(|_, s| s.expires > now);
+    // One that is over is still known to be: its requests are answered otherwise than those of an unknown key.
+    world.iam.sessions.retain(|_, s| s.expires > now - REMEMBERED);
     world.iam.sessions.insert(session.key.clone(), session.clone());
     Some(session)
+}
+
+/// Ends all sessions, as time would.
+pub fn expire(world: &mut World, now: i64) {
+    world.iam.sessions.values_mut().for_each(|session| session.expires = now);
 }
 
 /// The session of an access key id.

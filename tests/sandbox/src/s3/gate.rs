@@ -9,17 +9,19 @@ use s3s::host::{S3Host, VirtualHost};
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
-use crate::world::{ACCOUNT, ApiError, Ctx, KEY, Shared};
+use crate::iam::identity::{self, Caller};
+use crate::wire::auth;
+use crate::world::{ACCOUNT, ApiError, Ctx, Shared};
 
-/// One access key.
+/// The access keys: of users, and of sessions.
 #[derive(Debug)]
-pub struct Keys;
+pub struct Keys(pub Arc<Shared>);
 
 #[async_trait::async_trait]
 impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key == KEY {
-            return Ok(SecretKey::from(KEY));
+        if let Some((_, secret)) = identity::owner(&self.0.world.lock(), access_key) {
+            return Ok(SecretKey::from(secret));
         }
         Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
     }
@@ -65,6 +67,11 @@ impl S3Access for Gate {
         };
         self.0.enter("s3", &operation).map_err(|e| error(e, &ctx))?;
         let world = self.0.world.lock();
+        let key = cx.credentials().map(|c| c.access_key.clone()).unwrap_or_default();
+        let caller = auth::caller(&world, &key, "s3", &operation, ctx.now).map_err(|e| error(e, &ctx))?;
+        if matches!(caller, Caller::Role { .. }) && !identity::named(&world, &caller, &action(&operation)) {
+            return Err(error(ApiError::new("AccessDenied", "Access Denied").status(403), &ctx));
+        }
         let Some(name) = name.filter(|_| operation != "CreateBucket") else { return Ok(()) };
         let headers = cx.headers();
         let source = headers.get("x-amz-copy-source").and_then(|v| v.to_str().ok());
@@ -85,6 +92,23 @@ impl S3Access for Gate {
         }
         Err(redirect(region, &ctx))
     }
+}
+
+/// The action that an operation asks for (User Guide, "Required permissions for Amazon S3 API operations").
+fn action(operation: &str) -> String {
+    let action = match operation {
+        "HeadObject" | "GetObjectAttributes" => "GetObject",
+        "HeadBucket" | "ListObjects" | "ListObjectsV2" => "ListBucket",
+        "CopyObject" | "CreateMultipartUpload" | "UploadPart" | "UploadPartCopy" | "CompleteMultipartUpload" => {
+            "PutObject"
+        }
+        "DeleteObjects" => "DeleteObject",
+        "ListParts" => "ListMultipartUploadParts",
+        "ListMultipartUploads" => "ListBucketMultipartUploads",
+        "ListBuckets" => "ListAllMyBuckets",
+        other => other,
+    };
+    format!("s3:{action}")
 }
 
 fn redirect(region: &str, ctx: &Ctx) -> S3Error {

@@ -33,7 +33,7 @@ pub async fn handle(shared: Arc<Shared>, mut request: Request<Body>) -> Response
     }
     request.extensions_mut().insert(ctx.clone());
     let mut builder = S3ServiceBuilder::new(Store { shared: Arc::clone(&shared) });
-    builder.set_auth(Keys);
+    builder.set_auth(Keys(Arc::clone(&shared)));
     builder.set_access(Gate(shared));
     builder.set_host(Hosts);
     let answer = builder.build().call(request.map(s3s::Body::http_body_unsync)).await;

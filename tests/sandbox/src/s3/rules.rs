@@ -33,6 +33,11 @@ pub const RULES: &[Rule] = &[
         "A wrong x-amz-expected-bucket-owner, or x-amz-source-expected-bucket-owner, is 403 AccessDenied.",
     ),
     rule(
+        "s3.session",
+        "S3 API Reference, Error responses: ExpiredToken; User Guide, Required permissions for Amazon S3 API operations",
+        "A session of a role does what the role's policies name, until it is over.",
+    ),
+    rule(
         "s3.signature",
         "S3 API Reference, Authenticating requests (AWS Signature Version 4)",
         "A wrong signature, access key or payload hash is refused.",

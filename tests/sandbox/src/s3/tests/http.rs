@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::s3::checksums::{Algorithm, Hasher};
-use crate::world::KEY;
+use crate::world::{ACCOUNT, KEY};
 
 pub struct Reply {
     pub status: u16,
@@ -116,6 +116,38 @@ async fn signature() -> Tested {
     let bad = send(&sandbox, "PUT", "/bucket/key", &[("x-amz-content-sha256", &other)], b"body").await;
     assert_eq!(bad.code(), refused(400, "XAmzContentSHA256Mismatch"));
     assert_eq!(exists(&sandbox.shared.world.lock(), "bucket", "key"), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn session() -> Tested {
+    let sandbox = Sandbox::with_bucket()?;
+    let now = crate::world::now_ms();
+    let session = {
+        let mut world = sandbox.shared.world.lock();
+        let mut iam = |operation: &str, input: Value| {
+            let ctx = Ctx { region: "us-east-1".into(), request_id: "t".into(), now };
+            crate::world::call(&mut world, &ctx, "iam", operation, &input).map_err(|e| std::io::Error::other(e.message))
+        };
+        let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
+            "Principal": {"AWS": format!("arn:aws:iam::{ACCOUNT}:root")}, "Action": "sts:AssumeRole"}]});
+        let role = iam("CreateRole", json!({"RoleName": "writer", "AssumeRolePolicyDocument": trust.to_string()}))?;
+        let policy = json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"}]});
+        iam("PutRolePolicy", json!({"RoleName": "writer", "PolicyName": "p", "PolicyDocument": policy.to_string()}))?;
+        let arn = role["Role"]["Arn"].as_str().unwrap_or_default().to_owned();
+        crate::iam::identity::assume(&mut world, &arn, "s", now, 60_000).ok_or(std::io::Error::other("no session"))?
+    };
+    let writer = Signed { key: &session.key, secret: &session.secret, ..US };
+    assert_eq!(writer.send(&sandbox, "PUT", "/bucket/key", &[], b"body").await.status, 200);
+    let bad = writer.send(&sandbox, "GET", "/bucket/key", &[], b"").await;
+    assert_eq!(bad.code(), refused(403, "AccessDenied"));
+    let forged = Signed { secret: "other", ..writer };
+    assert_eq!(forged.send(&sandbox, "PUT", "/bucket/key", &[], b"body").await.code().1, "SignatureDoesNotMatch");
+    crate::iam::identity::expire(&mut sandbox.shared.world.lock(), crate::world::now_ms());
+    let writer = Signed { key: &session.key, secret: &session.secret, ..US };
+    let late = writer.send(&sandbox, "PUT", "/bucket/key", &[], b"body").await;
+    assert_eq!(late.code(), refused(400, "ExpiredToken"));
     Ok(())
 }
 
