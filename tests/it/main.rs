@@ -19,6 +19,7 @@ mod models;
 mod oci;
 mod probe;
 mod push;
+mod pushed_image;
 mod stand_in;
 mod support;
 mod transcripts;
