@@ -7,7 +7,7 @@ pub fn line(url: &str, region: Option<&str>, body: &str, file: &str) -> String {
         parts.push(format!("--aws-sigv4 {}", quoted(&format!("aws:amz:{region}:lambda"))));
         parts.push("--user \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\"".to_owned());
         // curl leaves a header without a value out, as keys without a session have none.
-        parts.push("--header \"x-amz-security-token: $AWS_SESSION_TOKEN\"".to_owned());
+        parts.push("--header \"x-amz-security-token: ${AWS_SESSION_TOKEN-}\"".to_owned());
     }
     parts.push(format!("--header {}", quoted("content-type: application/json")));
     parts.push(format!("--data-raw {}", quoted(body)));

@@ -30,23 +30,11 @@ use tokio::sync::watch;
 
 use crate::containers::{Lines, Registry};
 use crate::oci::{Container, strings};
+use crate::support::static_program;
 
 /// Where the tool's store and the root file system are kept between runs.
 fn kept() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("image-container")
-}
-
-/// A statically linked program of this workspace, as it goes into the image.
-fn static_program(name: &str) -> PathBuf {
-    let debug = Path::new(env!("CARGO_BIN_EXE_comfy-deploy")).parent().unwrap();
-    let path = debug.parent().unwrap().join("x86_64-unknown-linux-gnu/debug").join(name);
-    assert!(
-        path.is_file(),
-        "{} is not there: RUSTFLAGS='-C target-feature=+crt-static' cargo build -p {name} --target \
-         x86_64-unknown-linux-gnu (tests/run does it)",
-        path.display()
-    );
-    path
 }
 
 /// Runs a command to its end and returns what it printed.

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use crate::support::{App, Ran, Sandbox, run};
 
-const STEPS: u16 = 3;
+pub const STEPS: u16 = 3;
 /// Steps of a sampler that the stand-in refuses, as ComfyUI does.
 const TOO_MANY: u32 = 20_000;
 
 /// Text to image, or image to image, with the app's own model.
-fn workflow(from_image: bool) -> Value {
+pub fn workflow(from_image: bool) -> Value {
     let mut nodes = json!({
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}},
         "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "POSITIVE_PROMPT_PLACEHOLDER", "clip": ["1", 1]}},
@@ -194,6 +194,20 @@ fn nothing_is_overwritten_and_mistakes_have_their_codes() {
     assert_eq!(shows(&app, "workflow_api-1.jpg"), Shown::of("again", "", 1, STEPS));
 }
 
+/// Key, secret and token of a session of a role that may do this with every function.
+fn session(sandbox: &Sandbox, name: &str, actions: &Value) -> [String; 3] {
+    let principal = json!({"AWS": "arn:aws:iam::123456789012:root"});
+    let trust = json!({"Statement": {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}});
+    let role = json!({"RoleName": name, "AssumeRolePolicyDocument": trust.to_string()});
+    let arn = sandbox.call("iam", "CreateRole", role).unwrap()["Role"]["Arn"].clone();
+    let policy = json!({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": actions, "Resource": "*"}});
+    let policy = json!({"RoleName": name, "PolicyName": "p", "PolicyDocument": policy.to_string()});
+    sandbox.call("iam", "PutRolePolicy", policy).unwrap();
+    let made = sandbox.call("sts", "AssumeRole", json!({"RoleArn": arn, "RoleSessionName": "test"})).unwrap();
+    ["AccessKeyId", "SecretAccessKey", "SessionToken"]
+        .map(|part| made["Credentials"][part].as_str().unwrap().to_owned())
+}
+
 #[test]
 fn only_signed_requests_get_through_and_the_curl_line_is_one() {
     let sandbox = Sandbox::serving();
@@ -202,14 +216,30 @@ fn only_signed_requests_get_through_and_the_curl_line_is_one() {
     let line = ran.stdout.trim();
     assert!(!line.contains("sandbox:sandbox") && line.contains("$AWS_SECRET_ACCESS_KEY"), "{line}");
     assert!(pictures(&app).is_empty(), "nothing was called");
-    let shell = |line: &str, key: &str, secret: &str| -> Ran {
+    let shell_with = |line: &str, key: &str, secret: &str, token: Option<&str>| -> Ran {
         let mut command = Command::new("sh");
-        command.args(["-c", line]).current_dir(app.dir.path()).env("NO_PROXY", "127.0.0.1");
+        // A script may stop at variables that are not set.
+        command.args(["-uc", line]).current_dir(app.dir.path()).env("NO_PROXY", "127.0.0.1");
         command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret).env_remove("AWS_SESSION_TOKEN");
+        command.envs(token.map(|token| ("AWS_SESSION_TOKEN", token)));
         run(command)
     };
+    let shell = |line: &str, key: &str, secret: &str| shell_with(line, key, secret, None);
     shell(line, "sandbox", "sandbox").exits(0);
     assert_eq!(shows(&app, "workflow_api-3.jpg"), Shown::of("the dog's \"hill\" $HOME", "", 3, STEPS));
+
+    // The keys of a session, which are worth nothing without its token, nor without both actions.
+    for (actions, allowed) in [
+        (json!(["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"]), true),
+        (json!("lambda:InvokeFunctionUrl"), false),
+    ] {
+        let [key, secret, token] = session(&sandbox, if allowed { "both" } else { "one" }, &actions);
+        let line = line.replace("--output 'workflow_api-3.jpg'", "--output session.jpg");
+        let ran = shell_with(&line, &key, &secret, Some(&token));
+        assert_eq!(ran.code == 0, allowed, "{actions}: {}", ran.stderr);
+        let without = shell_with(&line, &key, &secret, None).exits(22);
+        assert!(without.stderr.contains("403"), "{}", without.stderr);
+    }
 
     let url = app.run(&["status", "--output", "json"]).exits(0).data()["function"]["url"].as_str().unwrap().to_owned();
     let unsigned = sandbox.http().post(&url).body(r#"{"positive_prompt":"a"}"#).send().unwrap();

@@ -20,6 +20,7 @@ mod models;
 mod oci;
 mod probe;
 mod push;
+mod pushed_image;
 mod resume;
 mod stand_in;
 mod support;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use comfy_sandbox::container::{Choice, Containers};
 use comfy_sandbox::sagemaker::{Comfyui, Serving};
 use comfy_sandbox::server::{Options, Running, start, start_serving};
 use serde_json::{Value, json};
@@ -46,11 +47,17 @@ impl Sandbox {
 
     /// One whose endpoints run comfy-serve and the stand-in for ComfyUI.
     pub fn serving() -> Self {
+        Self::serving_by(Choice::None)
+    }
+
+    /// One whose endpoints run what was pushed.
+    pub fn serving_by(engine: Choice) -> Self {
         let comfyui = Comfyui::Command(vec![program("comfyui-stand-in").to_string_lossy().into_owned()]);
         // The real 60 seconds, whatever the time scale makes of them: the machine may be busy.
         let minute = Some(Duration::from_secs(60));
         let comfy_serve = program("comfy-serve");
-        Self::launch(0.02, Some(Serving { containers: Arc::default(), comfy_serve, comfyui, startup: minute, invocation: minute }))
+        let containers = Arc::new(Containers::new(engine));
+        Self::launch(0.02, Some(Serving { containers, comfy_serve, comfyui, startup: minute, invocation: minute }))
     }
 
     /// Goes on at another pace; what is under way keeps its own.
@@ -95,8 +102,14 @@ impl Sandbox {
     /// Pushes a small image with an entry point over the registry protocol; returns its digest. `oci` for the media
     /// types that SageMaker refuses.
     pub fn push_image(&self, repository: &str, tag: &str, salt: &str, oci: bool) -> String {
-        let layer = gzip(salt.as_bytes());
-        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["/serve"]}, "rootfs": {"type": "layers", "diff_ids": [sha(salt.as_bytes())]}}).to_string().into_bytes();
+        self.push(repository, tag, json!({"Entrypoint": ["/serve"]}), salt.as_bytes(), oci)
+    }
+
+    /// Pushes an image of one layer, a tar file.
+    pub fn push(&self, repository: &str, tag: &str, config: Value, layer: &[u8], oci: bool) -> String {
+        let rootfs = json!({"type": "layers", "diff_ids": [sha(layer)]});
+        let config = json!({"architecture": "amd64", "os": "linux", "config": config, "rootfs": rootfs});
+        let (config, layer) = (config.to_string().into_bytes(), gzip(layer));
         for blob in [&layer, &config] {
             let start = format!("{}/v2/{repository}/blobs/uploads/", self.url);
             let answer = self.authorized(self.http().post(start)).send().unwrap();
@@ -291,4 +304,17 @@ pub fn python() -> PathBuf {
     let venv = std::env::var_os("COMFY_DEPLOY_TEST_VENV")
         .expect("run the tests by tests/run, which makes the Python environment");
     Path::new(&venv).join("bin/python")
+}
+
+/// A statically linked program of this workspace, as it goes into the image.
+pub fn static_program(name: &str) -> PathBuf {
+    let debug = Path::new(env!("CARGO_BIN_EXE_comfy-deploy")).parent().unwrap();
+    let path = debug.parent().unwrap().join("x86_64-unknown-linux-gnu/debug").join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: RUSTFLAGS='-C target-feature=+crt-static' cargo build -p {name} --target \
+         x86_64-unknown-linux-gnu (tests/run does it)",
+        path.display()
+    );
+    path
 }

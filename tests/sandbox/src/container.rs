@@ -18,6 +18,7 @@ mod unpack;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -140,6 +141,8 @@ impl From<io::Error> for NotStarted {
 pub struct Running {
     process: Process,
     place: Option<Place>,
+    /// The container's first process, where that is no child of ours.
+    first: Option<OwnedFd>,
     /// What ends by force what killing the process would leave.
     force: Option<Command>,
 }
@@ -147,7 +150,7 @@ pub struct Running {
 impl Running {
     /// A process that listens by itself.
     pub fn native(process: Process, address: SocketAddr) -> Self {
-        Running { process, place: Some(address.into()), force: None }
+        Running { process, place: Some(address.into()), first: None, force: None }
     }
 
     /// Where it listens; none if it ended before anybody could tell.
@@ -174,9 +177,7 @@ impl Running {
     pub async fn stop(mut self, grace: Duration) {
         self.process.signal(Signal::TERM);
         if tokio::time::timeout(grace, self.process.wait()).await.is_err() {
-            if let Some(force) = self.force.take() {
-                let _ = tokio::process::Command::from(force).status().await;
-            }
+            self.kill();
             self.process.signal(Signal::KILL);
             self.process.wait().await;
         }
@@ -184,11 +185,23 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Ends what is in the container. Waits for it: who asks may end next, and the container would stay.
+    fn kill(&mut self) {
+        if let Some(first) = &self.first {
+            let _ = rustix::process::pidfd_send_signal(first, Signal::KILL);
+        }
+        if let Some(mut force) = self.force.take() {
+            let _ = force.status();
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(mut force) = self.force.take().filter(|_| self.process.ended().is_none()) else { return };
-        // Waiting for it here would hold up whoever drops; not at all would leave a zombie.
-        std::thread::spawn(move || force.status());
+        if self.process.ended().is_none() {
+            self.kill();
+        }
     }
 }
 

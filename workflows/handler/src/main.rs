@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     memory::keep();
+    memory::take();
     // No filter from the environment: at finer levels the runtime and the SDK log events and bodies, prompts included.
     tracing_subscriber::fmt().json().with_max_level(LevelFilter::INFO).with_target(false).init();
     let variable = |name: &str| std::env::var(name).ok();

@@ -93,10 +93,7 @@ fn whole(image: &Image, blobs: &Path, name: &str, out: &mut dyn Write) -> io::Re
 }
 
 /// `docker load` of what is written into it.
-async fn load_archive(
-    tool: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send,
-) -> io::Result<()> {
+async fn load_archive(tool: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send) -> io::Result<()> {
     let mut command = Command::new(tool);
     command.args(["load", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
@@ -139,7 +136,7 @@ pub(super) async fn start(
     let process = spawner.start(command, Signal::TERM, Box::new(move |line| sink(line))).await?;
     let mut force = Command::new(tool);
     force.args(["rm", "--force", order.name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut running = Running { process, place: None, force: Some(force) };
+    let mut running = Running { process, place: None, first: None, force: Some(force) };
     loop {
         let ended = running.ended();
         let mut port = Command::new(tool);
@@ -162,5 +159,82 @@ pub(super) async fn start(
                 };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A tool that writes down what it is told, keeps what it is to load, and runs what `run` says.
+    fn tool(dir: &Path, run: &str, port: &str) -> std::path::PathBuf {
+        let file = dir.join("docker");
+        let at = dir.display();
+        let script = format!(
+            "#!/bin/sh\nprintf '%s\\n' \"$@\" > '{at}/'$1\ncase $1 in image) exit 1;; load) cat > '{at}/archive.tar';; \
+             run) {run};; port) {port};; esac\n"
+        );
+        std::fs::write(&file, script).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    }
+
+    async fn started(
+        run: &str,
+        port: &str,
+    ) -> (tempfile::TempDir, Result<Running, NotStarted>, Arc<Mutex<Vec<String>>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let tool = tool(dir.path(), run, port);
+        let blobs = crate::ecr::layer_dir(dir.path());
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::write(blobs.join("c"), "{}").unwrap();
+        std::fs::write(blobs.join("l"), "layer").unwrap();
+        let image = Image::for_test(&["sha256:l"]);
+        let name = load(&tool, &image, dir.path()).await.unwrap();
+        let environment = BTreeMap::from([("A".to_owned(), "a b".to_owned())]);
+        let model = Path::new("/models/a,\"b\"");
+        let (at, model) = (dir.path(), Some(model));
+        let order = Order { image: &image, name: "i-1", dir: at, state: at, model, environment: &environment };
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        let running =
+            start(&tool, &name, &Spawner::default(), &order, Box::new(move |line| sink.lock().push(line))).await;
+        (dir, running, lines)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_image_is_handed_over_and_run_with_serve() {
+        let (dir, running, _) = started("exec sleep 1000", "echo 127.0.0.1:77").await;
+        let running = running.unwrap();
+        assert_eq!(running.place().unwrap().address().to_string(), "127.0.0.1:77");
+        let told = std::fs::read_to_string(dir.path().join("run")).unwrap();
+        let told: Vec<&str> = told.lines().collect();
+        let mount = "type=bind,\"source=/models/a,\"\"b\"\"\",target=/opt/ml/model,readonly";
+        for pair in [["--mount", mount], ["--env", "A=a b"], ["--publish", "127.0.0.1::8080"], ["--pull", "never"]] {
+            assert!(told.windows(2).any(|words| words == pair), "{pair:?} in {told:?}");
+        }
+        assert_eq!(told.last(), Some(&"serve"));
+        let mut archive = tar::Archive::new(File::open(dir.path().join("archive.tar")).unwrap());
+        let names: Vec<_> =
+            archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+        assert_eq!(names, ["config.json", "0.tar", "manifest.json"]);
+        running.stop(Duration::from_secs(5)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_container_is_not_a_container_that_ended() {
+        let (_dir, running, lines) = started("echo no such program; exit 127", "exit 1").await;
+        assert!(matches!(running, Err(NotStarted::Never(_))), "{running:?}");
+        assert_eq!(*lines.lock(), ["no such program"]);
+        let (_dir, running, _) = started("exit 3", "exit 1").await;
+        let running = running.unwrap();
+        assert!(running.place().is_none());
+        assert_eq!(running.wait().await.code(), Some(3));
     }
 }

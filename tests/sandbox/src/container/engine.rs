@@ -94,9 +94,8 @@ async fn works(name: &str, program: PathBuf) -> Result<Engine, String> {
 }
 
 fn program(name: &str, path: &OsStr) -> Option<PathBuf> {
-    let executable = |file: &PathBuf| {
-        file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
+    let executable =
+        |file: &PathBuf| file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     std::env::split_paths(path).map(|dir| dir.join(name)).find(executable)
 }
 
@@ -114,7 +113,8 @@ pub(super) async fn said(mut command: Command) -> Result<Said, String> {
     command.stdin(Stdio::null());
     let running = tokio::process::Command::from(command).kill_on_drop(true).output();
     let output = tokio::time::timeout(PATIENCE, running).await;
-    let output = output.map_err(|_| format!("no answer in {} seconds", PATIENCE.as_secs()))?.map_err(|e| e.to_string())?;
+    let output =
+        output.map_err(|_| format!("no answer in {} seconds", PATIENCE.as_secs()))?.map_err(|e| e.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Said { code: output.status.code(), out: text(&output.stdout), text: text(&output.stderr) })
 }

@@ -57,7 +57,8 @@ impl Image {
 
     #[cfg(test)]
     pub(super) fn for_test(layers: &[&str]) -> Self {
-        Image { layers: layers.iter().map(|l| (*l).to_owned()).collect(), ..Self::none() }
+        let layers = layers.iter().map(|layer| (*layer).to_owned()).collect();
+        Image { digest: "sha256:0".to_owned(), config: "sha256:c".to_owned(), layers }
     }
 
     pub(super) fn name(&self) -> String {
@@ -126,7 +127,8 @@ impl Config {
 /// doc: Amazon EC2 instance type naming conventions), and so has Grace, `p6e-gb200`.
 pub fn machine(instance_type: &str) -> &'static str {
     let family = instance_type.trim_start_matches("ml.").split('.').next().unwrap_or_default();
-    let attributes = family.trim_start_matches(|c: char| c.is_ascii_alphabetic()).trim_start_matches(|c: char| c.is_ascii_digit());
+    let attributes =
+        family.trim_start_matches(|c: char| c.is_ascii_alphabetic()).trim_start_matches(|c: char| c.is_ascii_digit());
     let arm = attributes.split('-').next().is_some_and(|a| a.contains('g')) || attributes.contains("-gb");
     if arm { "arm64" } else { "amd64" }
 }
@@ -165,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_manifest_without_its_parts_is_no_image() {
-        let whole = json!({"config": {"digest": "sha256:c"}, "layers": [{"digest": "sha256:a"}, {"digest": "sha256:b"}]});
+        let whole =
+            json!({"config": {"digest": "sha256:c"}, "layers": [{"digest": "sha256:a"}, {"digest": "sha256:b"}]});
         let image = Image::parse("sha256:0123".into(), &whole.to_string()).expect("is one");
         assert_eq!(image.name(), "0123");
         assert_eq!(image.layers(Path::new("/l")), [Path::new("/l/a"), Path::new("/l/b")]);

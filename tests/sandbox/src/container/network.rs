@@ -26,8 +26,7 @@ impl Network {
             let entered = move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network));
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             for reply in received {
-                let made =
-                    entered.and_then(|()| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None));
+                let made = entered.and_then(|()| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None));
                 // Nobody waits any more: the request was given up.
                 let _ = reply.send(made.map_err(io::Error::from));
             }

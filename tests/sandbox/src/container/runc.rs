@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
@@ -105,7 +105,7 @@ pub(super) async fn start(
     let process = spawner.start(command, Signal::TERM, sink).await?;
     let mut force = runc(program, order.state);
     force.args(["delete", "--force", order.name]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut running = Running { process, place: None, force: Some(force) };
+    let mut running = Running { process, place: None, first: None, force: Some(force) };
     let pid = loop {
         let ended = running.ended().is_some();
         // Written whole, under another name first.
@@ -118,6 +118,7 @@ pub(super) async fn start(
         }
         tokio::time::sleep(LOOK).await;
     };
+    running.first = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     // One that has ended has no network any more, and its end is told anyway.
     running.place =
         Network::of(pid).ok().map(|network| Place::Inside(network, SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))));
@@ -164,7 +165,8 @@ fn user(root: &Path, wanted: &str) -> Result<User, String> {
     let name = if name.is_empty() { "0" } else { name };
     let passwd = lines(root, "etc/passwd");
     let number: Option<u32> = name.parse().ok();
-    let found = passwd.iter().find(|l| l.len() > 5 && (l[0] == name || number.is_some() && l[2].parse().ok() == number));
+    let found =
+        passwd.iter().find(|l| l.len() > 5 && (l[0] == name || number.is_some() && l[2].parse().ok() == number));
     let uid = match (found, number) {
         (_, Some(number)) => number,
         (Some(line), None) => line[2].parse().map_err(|_| format!("user {name} has no number"))?,
@@ -315,14 +317,14 @@ mod tests {
         let environment = [("A".to_owned(), "model".to_owned())].into();
         let image = super::super::Image::none();
         let (dir, model) = (Path::new("/d"), Path::new("/m"));
-        let order =
-            Order { image: &image, name: "n", dir, state: dir, model: Some(model), environment: &environment };
+        let order = Order { image: &image, name: "n", dir, state: dir, model: Some(model), environment: &environment };
         let root = User { uid: 0, gid: 0, home: "/root".into() };
         let made = spec(&config, &root, &order, dir);
         assert_eq!(made["process"]["env"], json!(["HOSTNAME=n", "HOME=/root", "PATH=/own", "A=model"]));
         assert_eq!(made["process"]["args"], json!(["/comfy-serve", "serve"]));
         let mounts = made["mounts"].as_array().unwrap();
-        let wanted = json!({"destination": "/opt/ml/model", "type": "bind", "source": "/m", "options": ["rbind", "ro"]});
+        let wanted =
+            json!({"destination": "/opt/ml/model", "type": "bind", "source": "/m", "options": ["rbind", "ro"]});
         assert!(mounts.contains(&wanted), "{mounts:?}");
     }
 }

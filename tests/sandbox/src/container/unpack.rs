@@ -20,15 +20,26 @@ pub(super) fn image(image: &Image, blobs: &Path, target: &Path) -> io::Result<()
     if target.is_dir() {
         return Ok(());
     }
-    let part = target.with_extension("part");
-    remove(&part)?;
+    // A name that no other run has: one that was given up may still be at it.
+    let part = target.with_extension(format!("{}.part", uuid::Uuid::new_v4().simple()));
     fs::create_dir_all(&part)?;
     let layers = image.layers(blobs).iter().map(File::open).collect::<io::Result<Vec<_>>>()?;
     // A thread of its own, because what it changes first is for ever.
     let (root, work) = (part.clone(), move |root: PathBuf| within(&root, layers));
     let made = std::thread::spawn(move || work(root)).join();
-    made.map_err(|_| io::Error::other("unpacking the image failed"))??;
-    fs::rename(part, target)
+    let made = made.map_err(|_| io::Error::other("unpacking the image failed"))?;
+    let done = made.map_err(|error| whole(&error)).and_then(|()| fs::rename(&part, target));
+    if done.is_err() {
+        remove(&part)?;
+    }
+    if target.is_dir() { Ok(()) } else { done }
+}
+
+/// An error with its causes: tar's own words name the file and not what is wrong with it.
+fn whole(error: &io::Error) -> io::Error {
+    let first: &dyn std::error::Error = error;
+    let all = std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string);
+    io::Error::new(error.kind(), all.collect::<Vec<_>>().join(": "))
 }
 
 /// Unpacks with the target as the thread's root: links in a layer lead to where they lead in a container, and never out.
@@ -199,6 +210,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         lay(dir.path(), &made(&[("tool", "t")])[..]).unwrap();
         assert_eq!(fs::metadata(dir.path().join("tool")).unwrap().permissions().mode() & 0o7777, 0o4750);
+    }
+
+    #[test]
+    fn an_error_has_its_cause() {
+        let mut layer = made(&[("tool", "t")]);
+        // The owner's field of the header.
+        layer[108..116].fill(b'x');
+        let error = whole(&lay(tempfile::tempdir().unwrap().path(), &layer[..]).unwrap_err()).to_string();
+        assert!(error.contains("tool") || error.contains("cksum"), "{error}");
+        assert!(error.contains(": "), "{error}");
     }
 
     #[test]

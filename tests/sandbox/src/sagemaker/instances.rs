@@ -352,9 +352,11 @@ impl Host {
         // It is started, and ends at once.
         image.check_machine(&self.shared.dir, &self.wanted.instance_type)?;
         self.runs.send_replace(format!("{engine} runs {}", self.wanted.image));
+        // The name of a run that ended may still be taken.
+        let run = uuid::Uuid::new_v4().simple().to_string();
         let order = Order {
             image: &image,
-            name: &self.wanted.instance,
+            name: &format!("{}-{}", self.wanted.instance, &run[..8]),
             dir,
             state: &self.shared.dir,
             model,

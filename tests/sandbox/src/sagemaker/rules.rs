@@ -75,6 +75,16 @@ pub const RULES: &[Rule] = &[
         text: "A container answers GET /ping with 200 before its startup timeout is over, or the endpoint fails.",
     },
     Rule {
+        id: "sagemaker.start",
+        source: "aws-samples/comfyui-on-amazon-sagemaker#2; AWS doc: Use your own inference code with hosting services",
+        text: "An image that `docker run IMAGE serve` cannot start fails the endpoint with CannotStartContainerError.",
+    },
+    Rule {
+        id: "sagemaker.processor",
+        source: "aws-samples/aws-lex-conv-faq#8; AWS doc: Amazon EC2 instance type naming conventions",
+        text: "A program for another processor than the instance's ends with an exec format error, and no ping is answered.",
+    },
+    Rule {
         id: "sagemaker.model-archive",
         source: "aws/deep-learning-containers#569, mantiumai/aws-sagemaker-gptj-deepspeed-blog#5",
         text: "A model archive is a tar.gz of regular files and directories.",

@@ -115,7 +115,7 @@ async fn facts(sandbox: &Sandbox) -> String {
 
 /// The numbers of all processes that run the probe for this sandbox, as this machine counts.
 fn processes(sandbox: &Sandbox) -> Vec<u64> {
-    let mine = format!("SANDBOX={}", sandbox.running.addr);
+    let mine = format!("STATE={}", sandbox.dir.path().display());
     let all = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
     let of = |pid: &u64| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -141,7 +141,7 @@ async fn a_pushed_image_is_run_as_sagemaker_runs_it() {
         "WorkingDir": "/srv", "User": "app"});
     let image = push(&sandbox, host(), config, &[layer(lower), layer(upper)]);
     let sandbox_address = sandbox.running.addr.to_string();
-    create(&sandbox, &image, json!({"B": "model", "SANDBOX": sandbox_address}), true);
+    create(&sandbox, &image, json!({"B": "model", "SANDBOX": sandbox_address, "STATE": sandbox.dir.path()}), true);
     let shown = settled(&sandbox).await;
     assert_eq!(shown["EndpointStatus"], "InService", "{shown}\n{:?}", sandbox.lines(LOGS));
     let told = facts(&sandbox).await;
@@ -254,8 +254,7 @@ async fn what_runc_cannot_run_is_stood_for() {
 async fn a_container_that_ends_is_started_again_with_its_files_as_at_first() {
     let sandbox = sandbox().await;
     let image = probes_image(&sandbox, json!({}));
-    let address = sandbox.running.addr.to_string();
-    create(&sandbox, &image, json!({"SANDBOX": address}), true);
+    create(&sandbox, &image, json!({"STATE": sandbox.dir.path()}), true);
     settled(&sandbox).await;
     facts(&sandbox).await;
     let pid = i32::try_from(processes(&sandbox)[0]).unwrap();
@@ -277,8 +276,7 @@ async fn a_container_that_ends_is_started_again_with_its_files_as_at_first() {
 async fn containers_end_with_the_sandbox_and_are_there_again_after_it() {
     let sandbox = sandbox().await;
     let image = probes_image(&sandbox, json!({}));
-    let address = sandbox.running.addr.to_string();
-    create(&sandbox, &image, json!({"SANDBOX": address, "MODE": "stubborn"}), true);
+    create(&sandbox, &image, json!({"STATE": sandbox.dir.path(), "MODE": "stubborn"}), true);
     settled(&sandbox).await;
     let pid = processes(&sandbox)[0];
     let Sandbox { running, dir } = sandbox;
@@ -303,5 +301,8 @@ async fn containers_end_with_the_sandbox_and_are_there_again_after_it() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     assert!(told.contains("env MODE: stubborn"), "{told}");
+    // Dropped, it waits for nothing.
+    let pid = processes(&sandbox)[0];
     drop(sandbox);
+    until(|| (!alive(pid)).then_some(())).await;
 }
