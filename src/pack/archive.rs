@@ -115,17 +115,19 @@ impl Archive {
             }
             let sum = checksum(CrcAlgorithm::Crc64Nvme, out);
             crc.add(sum, to - from);
-            match segment.kind {
-                Kind::Content(n) if self.tree.files[n].is_remote() => {
-                    // What is sent must be what was hashed.
-                    if part {
-                        let (file, start) = (&self.tree.files[n], gzip::plain(inside));
-                        self.streams.hash(n, file, start, gzip::unframed(out, inside, file.size), sum)?;
-                        self.sums.ranges().entry((n, inside)).or_insert((to - from, sum));
+            if let Kind::Content(n) = segment.kind {
+                let file = &self.tree.files[n];
+                if !file.is_remote() {
+                    self.sums.ranges().insert((n, inside), (to - from, sum));
+                } else if part {
+                    // What is sent must be what was hashed. Headers of blocks and zeros behind the file are ours.
+                    let plain = remote_range(inside, out, file.size);
+                    if !plain.is_empty() {
+                        let bytes = gzip::unframed(out, inside, file.size);
+                        self.streams.hash(n, file, plain.start, bytes, sum)?;
                     }
+                    self.sums.ranges().entry((n, inside)).or_insert((to - from, sum));
                 }
-                Kind::Content(n) => drop(self.sums.ranges().insert((n, inside), (to - from, sum))),
-                _ => {}
             }
         }
         open.close()?;
@@ -138,7 +140,7 @@ impl Archive {
         let size = self.tree.files[n].size;
         let len = segment.range.end - segment.range.start;
         let plain = len - len.div_ceil(STEP) * gzip::STORED_HEADER;
-        open.begin(n, gzip::plain(inside).min(size)..gzip::plain(inside + out.len() as u64).min(size));
+        open.begin(n, remote_range(inside, out, size));
         let mut at = inside;
         let mut done = 0;
         while done < out.len() {
@@ -317,6 +319,11 @@ impl PartSource for Archive {
         let key = Manifest::of(&self.tree).index_key()?;
         Ok(Some(Companion { key, body: Bytes::from(self.index()?.0.text()?) }))
     }
+}
+
+/// Of a file of `size` bytes those that are in `out`, which begins at offset `inside` of its segment.
+fn remote_range(inside: u64, out: &[u8], size: u64) -> Range<u64> {
+    gzip::plain(inside).min(size)..gzip::plain(inside + out.len() as u64).min(size)
 }
 
 /// The remote files, hashed where no byte of them is copied.

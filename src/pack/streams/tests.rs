@@ -284,6 +284,23 @@ fn what_is_copied_is_not_read() {
     assert!(Archive::new(after.disk, part).copying(source, lying).is_some());
 }
 
+/// Parts that begin or end in the header of a block, and such as have nothing of the file but that or the zeros behind it.
+#[test]
+fn a_part_may_end_at_any_byte() {
+    let size = 65_535 + 100;
+    let case = case(&[("a.safetensors", noise(size, 8))], &["a.safetensors"], None);
+    let expected = whole(&case.disk);
+    // Behind the gzip header and one block with the tar header; then a full block, and one with zeros at its end.
+    let (first, second) = (10 + 517, 10 + 517 + 65_540);
+    let zeros = second + 5 + 100;
+    for part in (first - 1..first + 7).chain(second - 1..second + 7).chain(zeros - 2..zeros + 414) {
+        let archive = Archive::new(case.remote.clone(), part);
+        let bytes: Vec<u8> = (1..=archive.count()).flat_map(|n| archive.produce(n).unwrap().body).collect();
+        assert!(bytes == expected.0, "parts of {part}");
+        archive.verify(crc(&bytes)).unwrap();
+    }
+}
+
 #[test]
 fn a_file_by_itself_is_hashed_too() {
     let case = mixed(Some(|start| 10u64.saturating_sub(start / 40_000)));
