@@ -161,8 +161,17 @@ pub fn artifact(
     let mut elsewhere: BTreeMap<String, ModelFile> = remote.into_iter().map(|file| (file.path.clone(), file)).collect();
     // A directory that nothing was ever fetched into need not be there.
     let mut found = if dir.exists() || elsewhere.is_empty() { walk::walk(dir)? } else { Vec::new() };
+    let other = |path: &str| {
+        let shown = dir.join(path);
+        let text = format!("{} is not what is locked; it is left alone, and its source is read", shown.display());
+        reporter.report(Event::Note(text));
+        false
+    };
     // One of another size has other content, and need not be hashed for that.
-    found.retain(|file| elsewhere.get(&file.path).is_none_or(|remote| remote.size == file.stamp.size));
+    found.retain(|file| match elsewhere.get(&file.path) {
+        Some(remote) if remote.size != file.stamp.size => other(&file.path),
+        _ => true,
+    });
     let here: BTreeSet<String> = found.iter().map(|file| file.path.clone()).collect();
     if found.is_empty() && elsewhere.is_empty() {
         return Err(Error::usage(format!("the models directory {} has no files", dir.display()))
@@ -184,7 +193,7 @@ pub fn artifact(
     elsewhere.retain(|path, _| chosen.contains(path));
     // What is here with the locked content is read here.
     tree.files.retain(|file| match elsewhere.get(&file.path) {
-        Some(remote) if remote.sha256 != file.sha256 => false,
+        Some(remote) if remote.sha256 != file.sha256 => other(&file.path),
         Some(_) => elsewhere.remove(&file.path).is_some(),
         None => true,
     });

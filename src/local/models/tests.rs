@@ -2,6 +2,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use sha2::Digest;
+
 use super::*;
 use crate::error::Kind;
 use crate::local::cache::FileDigest;
@@ -302,4 +304,50 @@ fn the_warm_up_workflow_comes_from_elsewhere_unless_it_is_there() {
     )
     .unwrap_err();
     assert!(e.to_string().contains("none.json"), "{e}");
+}
+
+/// Nothing that is only listed is read.
+#[derive(Debug)]
+struct Unreadable;
+
+impl RemoteFile for Unreadable {
+    fn source(&self) -> String {
+        "hf://a/b/c".into()
+    }
+
+    fn open(&self, _: std::ops::Range<u64>, _: &Stop) -> Box<dyn RemoteBytes> {
+        panic!("nothing of it is needed")
+    }
+}
+
+#[test]
+fn files_elsewhere_are_chosen_as_if_they_were_here() {
+    let elsewhere = |path: &str, content: &str| {
+        let sha256 = sha2::Sha256::digest(content).into();
+        ModelFile::remote(path.into(), content.len() as u64, sha256, Arc::new(Unreadable))
+    };
+    let recorder = Recorder::default();
+    let take = |dir: &Path, globs: &[&str], remote: &[ModelFile]| {
+        let globs: Vec<String> = globs.iter().map(|g| g.to_string()).collect();
+        let choice = Choice { globs: &globs, warmup: None, remote: remote.to_vec() };
+        let tree = artifact(dir, choice, &mut DigestCache::in_memory(), false, &recorder)?;
+        Ok::<_, Error>(tree.files.into_iter().map(|f| (f.path.clone(), f.is_remote())).collect::<Vec<_>>())
+    };
+    let dir = directory(&[("a/here", "same"), ("a/other", "this"), ("a/longer", "longer"), ("z", "")]);
+    let remote = ["a/here", "a/longer", "a/new", "a/other"].map(|path| elsewhere(path, "same"));
+    let names = |of: &[(&str, bool)]| of.iter().map(|(n, r)| (n.to_string(), *r)).collect::<Vec<_>>();
+    let all = names(&[("a/here", false), ("a/longer", true), ("a/new", true), ("a/other", true), ("z", false)]);
+    assert_eq!(take(dir.path(), &[], &remote).unwrap(), all);
+    assert_eq!(take(dir.path(), &["a/n*"], &remote).unwrap(), names(&[("a/new", true)]));
+    assert_eq!(
+        take(dir.path(), &["a", "!a/o*", "!a/l*"], &remote).unwrap(),
+        names(&[("a/here", false), ("a/new", true)])
+    );
+    // What is here and is something else is said.
+    let notes = recorder.0.lock().unwrap().iter().filter(|e| matches!(e, Event::Note(_))).count();
+    assert!(notes >= 2, "{notes}");
+    let nowhere = dir.path().join("none");
+    assert_eq!(take(&nowhere, &["/a/new"], &remote[2..3]).unwrap(), names(&[("a/new", true)]));
+    assert!(take(&nowhere, &["/a/new", "b/*.pt"], &remote[2..3]).is_err());
+    assert!(take(&nowhere, &[], &[]).is_err());
 }
