@@ -98,6 +98,14 @@ fn files(config: &Config, problems: &mut Vec<Problem>) {
 fn models(config: &Config, problems: &mut Vec<Problem>) {
     files(config, problems);
     let Some(uri) = &config.models.uri else { return };
+    if config.models.stream {
+        problems.push(
+            Problem::warning(Path::of("models.stream"), "`models.stream` has no effect beside `models.uri`")
+                .on_key()
+                .label("not used")
+                .help("An artifact made elsewhere is used as it is. Remove one of the two."),
+        );
+    }
     let (fits, allowed) = match config.models.packaging {
         Packaging::Tar => (uri.ends_with(".tar.gz") || uri.ends_with(".tgz"), "s3://bucket/key.tar.gz"),
         Packaging::Uncompressed => (uri.ends_with('/'), "s3://bucket/prefix/ with `packaging: uncompressed`"),
