@@ -17,7 +17,7 @@
 //!   of the SDKs.
 //! - [`stack`]: the two templates, their parameters, how CloudFormation would fill them in, and what would change.
 //! - [`plan`]: desired, local and observed state in, [`plan::Plan`] out; pure.
-//! - [`fetch`]: model files from Hugging Face, Civitai, the web and S3, resumed, verified and locked.
+//! - [`fetch`]: model files from Hugging Face, Civitai, the web and S3, resumed, verified and locked; or read where they are.
 //! - [`pack`]: the model artifact as a stream of numbered parts; knows no network.
 //! - [`transfer`]: parts into S3; knows no format.
 //! - [`container`]: build and push with whatever container tool works, the gate that lets only images pass which

@@ -12,12 +12,13 @@ use super::*;
 use crate::config::{Config, ModelEntry, ModelFile};
 use crate::error::{Error, Kind};
 use crate::local::cache::{DigestCache, Stamp};
-use crate::local::lockfile::Lock;
+use crate::local::lockfile::{Lock, Locked};
 use crate::progress::{Reporter, Silent};
 use hub::{COMMIT, Fault, Hub, TOKEN, sha256};
 
 #[path = "../../tests/it/hub.rs"]
 mod hub;
+mod streaming;
 
 /// An app whose models come from the hub.
 struct App {

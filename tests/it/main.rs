@@ -23,5 +23,6 @@ mod push;
 mod pushed_image;
 mod resume;
 mod stand_in;
+mod stream;
 mod support;
 mod transcripts;
