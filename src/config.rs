@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use endpoint::{Endpoint, Vpc};
 pub use image::{Builder, Comfyui, CustomNode, DEFAULT_COMFYUI_REF, Image};
 pub use lambda::{Architecture, Lambda, UrlAuth, UrlMode};
-pub use models::{ModelEntry, ModelFile, Models, Packaging};
+pub use models::{Compression, ModelEntry, ModelFile, Models, Packaging};
 pub use scaling::{Autoscaling, NoneWord, ScalingGoal, ScheduleEntry};
 
 /// The config file of one app.

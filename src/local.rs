@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod function;
 pub mod image;
+pub mod lengths;
 pub mod lockfile;
 pub mod models;
 pub mod sources;

@@ -57,6 +57,10 @@ pub enum LocalModel {
         key: String,
         /// Bytes of the artifact.
         bytes: u64,
+        /// Whether it may have fewer: how far files compress is known once they were compressed.
+        at_most: bool,
+        /// What it would have with nothing compressed.
+        stored: u64,
         /// Number of files.
         files: usize,
     },
@@ -72,10 +76,11 @@ pub enum LocalModel {
 }
 
 impl LocalModel {
-    /// Bytes of the artifact in S3, where they are known.
+    /// Bytes of the artifact in S3, where they are known; with nothing compressed, so that nothing that is made from
+    /// them changes when it becomes known how far files compress.
     fn bytes(&self, world: &World) -> Option<u64> {
         match self {
-            LocalModel::Tree { bytes, .. } => Some(*bytes),
+            LocalModel::Tree { stored, .. } => Some(*stored),
             LocalModel::External { .. } => world.model_bytes,
             LocalModel::Keep => None,
         }
@@ -211,6 +216,8 @@ pub enum ModelPlan {
         key: String,
         /// Bytes.
         bytes: u64,
+        /// Whether it may have fewer.
+        at_most: bool,
     },
     /// Pack and upload.
     Upload {
@@ -220,6 +227,8 @@ pub enum ModelPlan {
         key: String,
         /// Bytes.
         bytes: u64,
+        /// Whether it may have fewer.
+        at_most: bool,
         /// Files in it.
         files: usize,
     },
@@ -289,19 +298,22 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
     let model = match &local.model {
         LocalModel::Keep => ModelPlan::Keep,
         LocalModel::External { bucket, key } => ModelPlan::External { bucket: bucket.clone(), key: key.clone() },
-        LocalModel::Tree { id, key, bytes, files } => match world.model_present {
-            true => ModelPlan::Present { id: id.clone(), key: key.clone(), bytes: *bytes },
-            false => ModelPlan::Upload { id: id.clone(), key: key.clone(), bytes: *bytes, files: *files },
-        },
+        LocalModel::Tree { id, key, bytes, at_most, files, .. } => {
+            let (id, key, bytes, at_most) = (id.clone(), key.clone(), *bytes, *at_most);
+            match world.model_present {
+                true => ModelPlan::Present { id, key, bytes, at_most },
+                false => ModelPlan::Upload { id, key, bytes, at_most, files: *files },
+            }
+        }
     };
-    if let LocalModel::Tree { bytes, .. } = &local.model {
+    if let Some(load) = room::Load::of(&local.model) {
         let endpoint = &settings.config.endpoint;
         let place = room::Place {
             instance_type: &endpoint.instance_type,
             volume_gb: endpoint.volume_gb.map(u64::from),
             download_timeout: Some(u64::from(service::download_timeout(settings, &local.model, world))),
         };
-        notes.extend(room::check(place, settings.config.models.packaging, *bytes)?);
+        notes.extend(room::check(place, settings.config.models.packaging, load)?);
     }
     let function = local.function.as_ref().map(|f| FunctionPlan {
         key: f.key.clone(),

@@ -18,11 +18,13 @@ use crate::error::{Error, Result};
 use crate::progress::Task;
 
 mod files;
+mod first;
 mod pace;
 mod retry;
 mod upload;
 
 pub use files::{FileUpload, upload_files};
+pub use first::{First, first};
 pub use upload::{Uploaded, upload};
 
 const MIB: u64 = 1 << 20;
@@ -64,10 +66,20 @@ pub trait PartSource: Send + Sync + 'static {
         None
     }
 
+    /// Whether some parts are copied.
+    fn copies(&self) -> bool {
+        false
+    }
+
     /// The same object with no part copied, if this one has copied parts: what is sent when the object they are copied
-    /// from is gone or is another one.
-    fn whole(&self) -> Option<Source> {
-        None
+    /// from is gone or is another one. Blocking, and may take its time.
+    fn whole(&self) -> Result<Option<Source>> {
+        Ok(None)
+    }
+
+    /// Whether these are the only bytes that belong to the key. Otherwise whatever is there is as good.
+    fn fixed(&self) -> bool {
+        true
     }
 
     /// After an error of [`PartSource::produce`]: whether the same parts may be made another time, so that what was sent is

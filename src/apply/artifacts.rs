@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::{FusedFuture, FutureExt};
 
 use super::Run;
-use super::publish::{self, Artifact};
+use super::publish::{self, Artifact, Lengths};
 use crate::cloud::{PutOptions, Written};
 use crate::container::{self, Builders, Processes};
 use crate::error::{Error, Kind, Result};
@@ -84,6 +84,8 @@ async fn model(
         bucket: plan.target.bucket.clone(),
         tree: tree.ok_or_else(|| lost("the model tree"))?,
         packaging: settings.config.models.packaging,
+        compression: settings.config.models.compression(),
+        lengths: Lengths { root: Some(settings.root.clone()), rehash: settings.rehash },
         kms_key_arn: settings.config.storage.kms_key_arn.clone(),
         now: jiff::Timestamp::now().as_second(),
     };
@@ -92,7 +94,7 @@ async fn model(
     if prepared.copied > 0 {
         run.say(Event::Note(prepared.summary()));
     }
-    let uploaded = publish::publish(objects, prepared, run.reporter.as_ref()).await?;
+    let uploaded = publish::publish(objects, prepared, run.reporter.as_ref()).await?.uploaded;
     let sent = if uploaded.already { 0 } else { uploaded.bytes - uploaded.spared };
     Ok((sent, uploaded.crc64nvme, !uploaded.already))
 }

@@ -1,16 +1,18 @@
 //! The model artifact into S3: what of it can be copied from an artifact that is there, and the rest from disk.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::StreamExt;
 
 use crate::cloud::{CopySource, Map, ObjectHead, Objects, PutOptions};
-use crate::config::Packaging;
+use crate::config::{Compression, Packaging};
 use crate::error::{Error, Result};
+use crate::local::lengths::LengthCache;
 use crate::local::models::{ModelTree, Origin};
-use crate::pack::{ARCHIVE, Archive, FileParts, INDEX, Index, Layout, Manifest};
+use crate::pack::{ARCHIVE, Archive, Codec, Contents, FileParts, INDEX, Index, Layout, Manifest};
 use crate::progress::{Event, Reporter, units};
 use crate::transfer::{self, FileUpload, Options, PartSource, Uploaded};
 
@@ -38,10 +40,39 @@ pub struct Artifact {
     pub tree: Arc<ModelTree>,
     /// As one archive, or file by file.
     pub packaging: Packaging,
+    /// Of the archive.
+    pub compression: Compression,
+    /// Where the lengths of compressed files are kept from run to run.
+    pub lengths: Lengths,
     /// SSE-KMS with this key.
     pub kms_key_arn: Option<String>,
     /// Seconds since 1970.
     pub now: i64,
+}
+
+/// What is known of compressed files from earlier runs.
+#[derive(Debug, Clone, Default)]
+pub struct Lengths {
+    /// Directory of the config file; nothing is kept without one.
+    pub root: Option<PathBuf>,
+    /// Whether what is kept is not believed.
+    pub rehash: bool,
+}
+
+impl Lengths {
+    fn load(&self) -> LengthCache {
+        match &self.root {
+            Some(root) if self.rehash => LengthCache::anew(root),
+            Some(root) => LengthCache::load(root),
+            None => LengthCache::in_memory(),
+        }
+    }
+}
+
+impl Artifact {
+    fn manifest(&self) -> Manifest {
+        Manifest::of(&self.tree, self.compression)
+    }
 }
 
 /// An artifact with a decision for every byte of it: copied or sent. Nothing was written yet.
@@ -53,6 +84,8 @@ pub struct Prepared {
     pub bytes: u64,
     /// Of them those that are copied.
     pub copied: u64,
+    /// Whether it may be fewer: how the files are compressed is decided when the uplink was measured.
+    pub at_most: bool,
     /// Requests that move bytes.
     pub parts: u64,
     /// The artifacts that are copied from: their keys, or of files their prefixes.
@@ -66,9 +99,18 @@ impl Prepared {
         self.bytes - self.copied
     }
 
+    /// How files are kept that are not stored: (codec, number of them), where that is decided.
+    pub fn compressed(&self) -> Vec<(&'static str, usize)> {
+        match &self.what {
+            What::Archive(archive, _) if !self.at_most => compressed(archive.contents()),
+            _ => Vec::new(),
+        }
+    }
+
     /// One sentence.
     pub fn summary(&self) -> String {
-        let (sent, copied) = (units::bytes(self.sent()), units::bytes(self.copied));
+        let most = if self.at_most { "at most " } else { "" };
+        let (sent, copied) = (format!("{most}{}", units::bytes(self.sent())), units::bytes(self.copied));
         match self.from.as_slice() {
             [] => format!("{sent} are sent, nothing is copied"),
             [one] => format!("{copied} are copied from {one}, {sent} are sent"),
@@ -77,8 +119,30 @@ impl Prepared {
     }
 }
 
+/// An artifact that is there now.
+#[derive(Debug)]
+pub struct Published {
+    /// Its objects. The bytes that were not sent are in [`Uploaded::spared`].
+    pub uploaded: Uploaded,
+    /// What `compression: adaptive` decided, if there was something to decide.
+    pub decision: Option<Decision>,
+}
+
+/// How files are kept that are not stored: (codec, number of them).
+fn compressed(contents: &Contents) -> Vec<(&'static str, usize)> {
+    let mut counts = BTreeMap::new();
+    for codec in contents.codecs().into_iter().filter(|codec| *codec != Codec::Stored) {
+        *counts.entry(codec).or_insert(0) += 1;
+    }
+    counts.into_iter().map(|(codec, n): (Codec, usize)| (codec.name(), n)).collect()
+}
+
+/// An older archive to copy from.
+type Older = (CopySource, Index);
+
 enum What {
-    Archive(Box<Archive>),
+    /// As far as it is decided, and what it is copied from.
+    Archive(Box<Archive>, Option<Older>),
     Files(Vec<FileUpload>),
 }
 
@@ -87,33 +151,43 @@ enum What {
 /// # Errors
 /// An artifact that is too large.
 pub async fn prepare(objects: Arc<dyn Objects>, artifact: Artifact, reporter: &dyn Reporter) -> Result<Prepared> {
-    let key = Manifest::of(&artifact.tree).key(artifact.packaging)?;
+    let key = artifact.manifest().key(artifact.packaging)?;
     match artifact.packaging {
         Packaging::Tar => archive(objects.as_ref(), artifact, key, reporter).await,
         Packaging::Uncompressed => files(objects.as_ref(), artifact, key, reporter).await,
     }
 }
 
-/// Sends and copies. The bytes of the result that were not sent are in [`Uploaded::spared`].
+/// Sends and copies.
 ///
 /// # Errors
 /// As [`transfer::upload`].
-pub async fn publish(objects: Arc<dyn Objects>, prepared: Prepared, reporter: &dyn Reporter) -> Result<Uploaded> {
+pub async fn publish(objects: Arc<dyn Objects>, prepared: Prepared, reporter: &dyn Reporter) -> Result<Published> {
     let Prepared { artifact, key, what, .. } = prepared;
     abandon(objects.as_ref(), &artifact, &key, reporter).await;
-    let manifest = Manifest::of(&artifact.tree);
+    let manifest = artifact.manifest();
     let metadata = Map::from([("comfy-deploy-id".to_owned(), manifest.identity()?)]);
-    let put = PutOptions { metadata, kms_key_arn: artifact.kms_key_arn, ..PutOptions::default() };
+    let put = PutOptions { metadata, kms_key_arn: artifact.kms_key_arn.clone(), ..PutOptions::default() };
     match what {
-        What::Archive(archive) => {
+        What::Archive(archive, older) => {
             let put = PutOptions { content_type: Some("application/gzip".into()), ..put };
             let options = Options { put, ..Options::default() };
-            transfer::upload(objects, &artifact.bucket, &key, *archive, &options, reporter).await
+            if !archive.contents().open() {
+                let uploaded = transfer::upload(objects, &artifact.bucket, &key, *archive, &options, reporter).await?;
+                return Ok(Published { uploaded, decision: None });
+            }
+            let line = adaptive::Line { objects: objects.clone(), artifact: &artifact, key: &key, options: &options };
+            let (archive, decision) = adaptive::decide(&line, *archive, older, reporter).await?;
+            let uploaded = transfer::upload(objects, &artifact.bucket, &key, archive, &options, reporter).await?;
+            adaptive::forget(&artifact)?;
+            Ok(Published { uploaded, decision })
         }
         What::Files(files) => {
             let options = Options { put, ..Options::default() };
             let (last, body) = (manifest.manifest_key()?, Bytes::from(manifest.canonical()?));
-            transfer::upload_files(objects, &artifact.bucket, files, (&last, body), &options, reporter).await
+            let bucket = &artifact.bucket;
+            let uploaded = transfer::upload_files(objects, bucket, files, (&last, body), &options, reporter).await?;
+            Ok(Published { uploaded, decision: None })
         }
     }
 }
@@ -141,32 +215,61 @@ async fn abandon(objects: &dyn Objects, artifact: &Artifact, own: &str, reporter
 }
 
 async fn archive(objects: &dyn Objects, artifact: Artifact, key: String, reporter: &dyn Reporter) -> Result<Prepared> {
-    let layout = Layout::new(&artifact.tree);
-    let part_size = transfer::part_size(layout.total)?;
-    let whole = Archive::new(artifact.tree.clone(), part_size);
-    let bytes = layout.total;
-    let found = if bytes <= part_size || objects.head(&artifact.bucket, &key).await?.is_some() {
+    let mut contents = Contents::new(artifact.tree.clone(), artifact.compression);
+    let mut lengths = artifact.lengths.load();
+    contents.known(&mut lengths);
+    // How long it is at most; the size of parts must not depend on what is found out later.
+    let longest = Layout::new(&contents).total;
+    let part_size = transfer::part_size(longest)?;
+    let found = if longest <= part_size || objects.head(&artifact.bucket, &key).await?.is_some() {
         None
     } else {
-        older(objects, &artifact.bucket, &whole, &key, reporter).await.unwrap_or_else(|e| {
+        older(objects, &artifact.bucket, (&contents, part_size), &key, reporter).await.unwrap_or_else(|e| {
             reporter.report(Event::Warning(format!("the whole artifact is sent, for older ones cannot be read: {e}")));
             None
         })
     };
-    let from = found.iter().map(|(key, _)| key.clone()).collect();
-    let archive = found.map_or(whole, |(_, archive)| archive);
-    let (copied, parts) = (archive.copied(), u64::from(archive.count()));
-    Ok(Prepared { artifact, key, bytes, copied, parts, from, what: What::Archive(Box::new(archive)) })
+    let (archive, _) = laid_out(contents, part_size, found.clone(), lengths, reporter).await?;
+    let from =
+        if archive.copied() > 0 { found.iter().map(|(source, _)| source.key.clone()).collect() } else { Vec::new() };
+    let (bytes, copied, parts) = (archive.layout().total, archive.copied(), u64::from(archive.count()));
+    let at_most = archive.contents().open();
+    Ok(Prepared { artifact, key, bytes, copied, at_most, parts, from, what: What::Archive(Box::new(archive), found) })
 }
 
-/// The archive, copied as far as possible from the one that has most of it.
+/// The archive of these contents, copied as far as possible from an older one. What is copied need not be compressed
+/// here, for the older one's index says how long it is.
+async fn laid_out(
+    contents: Contents,
+    part_size: u64,
+    older: Option<Older>,
+    lengths: LengthCache,
+    reporter: &dyn Reporter,
+) -> Result<(Archive, LengthCache)> {
+    let Some((source, index)) = older else {
+        let (contents, lengths) = measured(contents, lengths, reporter).await?;
+        return Ok((Archive::new(contents, part_size), lengths));
+    };
+    let (contents, lengths) = measured(contents.beside(&index), lengths, reporter).await?;
+    let whole = Archive::new(contents, part_size);
+    match whole.copying(source, index) {
+        Some(archive) => Ok((archive, lengths)),
+        // What was told is of no use without the archive that it is copied from.
+        None => {
+            let (contents, lengths) = measured(whole.contents().untold(), lengths, reporter).await?;
+            Ok((Archive::new(contents, part_size), lengths))
+        }
+    }
+}
+
+/// The older archive that most can be copied from: where it is, and its index.
 async fn older(
     objects: &dyn Objects,
     bucket: &str,
-    new: &Archive,
+    (contents, part_size): (&Contents, u64),
     own: &str,
     reporter: &dyn Reporter,
-) -> Result<Option<(String, Archive)>> {
+) -> Result<Option<Older>> {
     let listed: BTreeMap<String, u64> = objects.list(bucket, PREFIX).await?.into_iter().collect();
     let archives = listed.keys().filter(|key| key.as_str() != own).filter_map(|key| key.strip_suffix(ARCHIVE));
     let (with, without): (Vec<&str>, Vec<&str>) =
@@ -180,6 +283,8 @@ async fn older(
     let mut looks = futures::stream::iter(bases.into_iter().map(read)).buffered(LOOKS);
     while let Some(candidate) = looks.next().await {
         if let Some((key, index)) = candidate? {
+            // Lengths that are not known yet are those of files that would not be copied anyway.
+            let new = Archive::new(contents.beside(&index), part_size);
             let unchecked = CopySource { key: key.clone(), etag: String::new(), version_id: None };
             let copied = new.copying(unchecked, index.clone()).map_or(0, |archive| archive.copied());
             found.push((key, index, copied));
@@ -191,10 +296,8 @@ async fn older(
     for (key, index, _) in found {
         match objects.head(bucket, &key).await? {
             Some(head) if head.size == index.size && head.crc64nvme.as_ref() == Some(&index.crc64nvme) => {
-                if let Some(source) = source(&key, head)
-                    && let Some(archive) = new.copying(source, index)
-                {
-                    return Ok(Some((key, archive)));
+                if let Some(source) = source(&key, head) {
+                    return Ok(Some((source, index)));
                 }
             }
             // An S3 without CRC64NVME: nothing that is copied could be checked.
@@ -241,7 +344,7 @@ async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter:
     }
     from.sort();
     from.dedup();
-    Ok(Prepared { artifact, key, bytes, copied, parts, from, what: What::Files(uploads) })
+    Ok(Prepared { artifact, key, bytes, copied, at_most: false, parts, from, what: What::Files(uploads) })
 }
 
 /// By number of the file, where an older artifact has the same content, and its CRC-64/NVME there.
@@ -296,6 +399,12 @@ async fn older_files(
 fn source(key: &str, head: ObjectHead) -> Option<CopySource> {
     Some(CopySource { key: key.to_owned(), etag: head.etag?, version_id: head.version_id })
 }
+
+mod adaptive;
+mod measured;
+
+pub use adaptive::Decision;
+use measured::measured;
 
 #[cfg(test)]
 mod tests;

@@ -71,7 +71,8 @@ pub enum ModelAction {
     },
     /// Write the model artifact into a file, byte for byte as it would be uploaded
     ///
-    /// The same files give the same bytes on every machine. Nothing is asked of AWS.
+    /// The same files give the same bytes on every machine. Nothing is asked of AWS. With models.compression: adaptive,
+    /// which needs an uplink, files are packed as with auto.
     #[command(after_help = PACK_EXAMPLES)]
     Pack {
         /// Directory with the models [default: models.dir of the config file]

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) begun: u32,
     /// When uploads began, where that is not 1970.
     pub(crate) initiated: BTreeMap<String, i64>,
+    /// Bytes per second of each part.
+    pub(crate) rate: Option<f64>,
     /// Whether parts have the sizes that S3 asks for.
     pub(crate) strict: bool,
     /// A key that another run creates just before it is completed here.
@@ -160,7 +162,11 @@ impl Uploads for Fake {
     }
 
     async fn upload_part(&self, _: &str, _: &str, id: &str, number: u32, body: Bytes, crc: &str) -> Result<PartDone> {
-        tokio::task::yield_now().await;
+        let rate = self.state().rate;
+        match rate {
+            Some(rate) => tokio::time::sleep(std::time::Duration::from_secs_f64(body.len() as f64 / rate)).await,
+            None => tokio::task::yield_now().await,
+        }
         let mut state = self.call(format!("part {number}"))?;
         assert_eq!(crc, sum(&body));
         let (_, parts) = state.uploads.get_mut(id).ok_or_else(|| service("NoSuchUpload", Some(404)))?;

@@ -4,16 +4,19 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
 use super::{Done, with_ambient};
 use crate::cli::Cli;
+use crate::config::{Compression, Models};
 use crate::error::{Error, Result};
 use crate::fetch;
 use crate::local::cache::DigestCache;
+use crate::local::lengths::LengthCache;
 use crate::local::{models, workflows};
-use crate::pack::{Archive, Manifest, write};
+use crate::pack::{Archive, Contents, Manifest, measure, write};
 use crate::progress::{Event, units};
 use crate::settings;
 use crate::ui::Ui;
@@ -56,8 +59,23 @@ pub fn run(cli: &Cli, dir: Option<&Path>, out: &Path, ui: &Ui) -> Result<Done> {
         reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));
     }
     let tree = Arc::new(tree?);
-    let archive = Archive::new(tree.clone(), STEP);
-    let identity = Manifest::of(&tree).identity()?;
+    let compression =
+        app.as_ref().map_or_else(|| Models::default().compression(), |app| app.config.models.compression());
+    let identity = Manifest::of(&tree, compression).identity()?;
+    let packed = match compression {
+        Compression::Adaptive => {
+            reporter.report(Event::Note(
+                "compression: adaptive weighs the machine against the uplink; without one, files are packed as with auto"
+                    .into(),
+            ));
+            Compression::Auto
+        }
+        given => given,
+    };
+    let mut lengths = root.map_or_else(LengthCache::in_memory, LengthCache::load);
+    let contents = Contents::new(tree.clone(), packed);
+    let contents = measure(&contents, &mut lengths, reporter.as_ref(), &AtomicBool::new(false))?;
+    let archive = Archive::new(contents, STEP);
     let bytes = archive.layout().total;
     if stdout {
         let mut stdout = std::io::stdout();

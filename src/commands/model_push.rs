@@ -1,10 +1,10 @@
 //! `model push`: the artifact into the bucket, and nothing else.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::look::{self, Wanted};
-use super::{Context, Done, model};
-use crate::apply::publish::{self, Artifact};
+use super::{Context, Done, model, show};
+use crate::apply::publish::{self, Artifact, Lengths};
 use crate::cloud::BucketState;
 use crate::error::{Error, Kind, Result};
 use crate::pack::Manifest;
@@ -43,13 +43,15 @@ pub async fn run(context: &Context<'_>, dry_run: bool) -> Result<Done> {
         bucket: bucket.clone(),
         tree: tree.clone(),
         packaging: settings.config.models.packaging,
+        compression: settings.config.models.compression(),
+        lengths: Lengths { root: Some(settings.root.clone()), rehash: settings.rehash },
         kms_key_arn: settings.config.storage.kms_key_arn.clone(),
         now: jiff::Timestamp::now().as_second(),
     };
     let objects = context.cloud.objects.clone();
     let reporter = context.reporter.as_ref();
     let work = async {
-        let key = Manifest::of(&tree).key(artifact.packaging)?;
+        let key = Manifest::of(&tree, artifact.compression).key(artifact.packaging)?;
         let uri = format!("s3://{bucket}/{key}");
         let mut data = json!({"id": id, "uri": uri, "files": files});
         if look.world.model_present {
@@ -63,28 +65,55 @@ pub async fn run(context: &Context<'_>, dry_run: bool) -> Result<Done> {
         data["copied_bytes"] = prepared.copied.into();
         data["from"] = prepared.from.clone().into();
         data["parts"] = prepared.parts.into();
+        data["compressed_files"] = counts(&prepared.compressed());
         if dry_run {
             data["sent_bytes"] = prepared.sent().into();
             data["dry_run"] = true.into();
-            let bytes = units::bytes(prepared.bytes);
+            data["at_most"] = prepared.at_most.into();
+            let bytes = show::limit(prepared.bytes, prepared.at_most);
+            let compressed = in_words(&prepared.compressed());
             return Ok(Done::new(
-                format!("{uri}\n{bytes} in {files} files: {summary} in {} parts. Nothing was sent.", prepared.parts),
+                format!(
+                    "{uri}\n{bytes} in {files} files{compressed}: {summary} in {} parts. Nothing was sent.",
+                    prepared.parts
+                ),
                 data,
             ));
         }
         reporter.report(Event::Note(summary));
-        let uploaded = publish::publish(objects, prepared, reporter).await?;
+        let mut compressed = prepared.compressed();
+        let published = publish::publish(objects, prepared, reporter).await?;
+        let uploaded = published.uploaded;
+        if let Some(decision) = published.decision {
+            compressed = decision.compressed;
+            data["compressed_files"] = counts(&compressed);
+            data["adaptive"] =
+                json!({"uplink_bytes_per_second": decision.uplink.map(f64::round), "why": decision.text});
+        }
         let sent = if uploaded.already { 0 } else { uploaded.bytes - uploaded.spared };
         data["already"] = uploaded.already.into();
         data["sent_bytes"] = sent.into();
         data["crc64nvme"] = uploaded.crc64nvme.into();
-        let text = format!("{uri}\n{} in {files} files, {} sent.", units::bytes(uploaded.bytes), units::bytes(sent));
+        data["bytes"] = uploaded.bytes.into();
+        let (bytes, compressed) = (units::bytes(uploaded.bytes), in_words(&compressed));
+        let text = format!("{uri}\n{bytes} in {files} files{compressed}, {} sent.", units::bytes(sent));
         Ok(Done::new(text, data))
     };
     tokio::select! {
         done = work => done,
         () = context.cancel.wait() => Err(interrupted()),
     }
+}
+
+/// By codec.
+fn counts(compressed: &[(&'static str, usize)]) -> Value {
+    compressed.iter().map(|(codec, n)| ((*codec).to_owned(), json!(n))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// ` (2 by deflate-6)`, or nothing.
+fn in_words(compressed: &[(&'static str, usize)]) -> String {
+    let words: Vec<String> = compressed.iter().map(|(codec, n)| format!("{n} by {codec}")).collect();
+    if words.is_empty() { String::new() } else { format!(" (compressed: {})", words.join(", ")) }
 }
 
 fn interrupted() -> Error {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::sandbox::DEFAULT_URL;
-use super::show::size;
+use super::show::limit;
 use crate::apply::deploy::Deployed;
 use crate::cloud::Stack;
 use crate::plan::{ModelPlan, Plan, World};
@@ -32,8 +32,8 @@ pub fn describe(
         None => (done.image.clone(), None),
     };
     let (id, key, bytes) = match &plan.model {
-        ModelPlan::Present { id, key, bytes } | ModelPlan::Upload { id, key, bytes, .. } => {
-            (Some(id.clone()), key.clone(), Some(*bytes))
+        ModelPlan::Present { id, key, bytes, at_most } | ModelPlan::Upload { id, key, bytes, at_most, .. } => {
+            (Some(id.clone()), key.clone(), Some((*bytes, *at_most)))
         }
         ModelPlan::External { key, .. } => (None, key.clone(), None),
         ModelPlan::Keep => (None, parameters.get("ModelDataS3Key").cloned().unwrap_or_default(), None),
@@ -59,7 +59,7 @@ pub fn describe(
     let _ = writeln!(
         text,
         "model      {version}{}\n           s3://{bucket}\n           {key}",
-        bytes.map_or(String::new(), |b| format!(", {}", size(b)))
+        bytes.map_or(String::new(), |(b, at_most)| format!(", {}", limit(b, at_most)))
     );
     let _ = writeln!(text, "image      {}", super::show::short(&done.image));
     match &url {
@@ -94,7 +94,7 @@ pub fn describe(
             "variant": e.variants.first().map(|v| v.name.clone()),
             "instance_type": instance_type,
         })),
-        "model": {"version": version, "bucket": bucket, "key": key, "id": id, "crc64nvme": crc, "bytes": bytes, "uploaded": done.uploaded},
+        "model": {"version": version, "bucket": bucket, "key": key, "id": id, "crc64nvme": crc, "bytes": bytes.map(|(b, _)| b), "uploaded": done.uploaded},
         "image": {"repository": repository, "tag": tag(plan), "digest": digest, "built": done.built},
         "function": {"name": outputs.get("FunctionName"), "url": url, "auth": parameters.get("LambdaUrlAuthType")},
         "cleared": done.cleared,

@@ -7,6 +7,11 @@ use crate::plan::{ImagePlan, ModelPlan, Plan, Step, StepKind};
 pub use crate::progress::units::bytes as size;
 use crate::stack::Action;
 
+/// A size that may be less.
+pub fn limit(bytes: u64, at_most: bool) -> String {
+    if at_most { format!("at most {}", size(bytes)) } else { size(bytes) }
+}
+
 /// What `plan` prints and `up` shows before it asks, in lines of at most `look.width` columns.
 pub fn plan(plan: &Plan, look: Look) -> String {
     let mut out = String::new();
@@ -31,16 +36,13 @@ pub fn plan(plan: &Plan, look: Look) -> String {
     match &plan.model {
         ModelPlan::Keep => {}
         ModelPlan::External { bucket, key } => row(&mut out, "model", &format!("as given, s3://{bucket}/{key}")),
-        ModelPlan::Present { bytes, key, .. } => {
-            row(
-                &mut out,
-                "model",
-                &format!("unchanged, {} in {}", size(*bytes), key.trim_end_matches("/model.tar.gz")),
-            );
-        }
-        ModelPlan::Upload { bytes, files, key, .. } => {
+        ModelPlan::Present { bytes, at_most, key, .. } => {
             let key = key.trim_end_matches("/model.tar.gz");
-            row(&mut out, "model", &format!("upload {} ({files} {}) to {key}", size(*bytes), plural(*files, "file")));
+            row(&mut out, "model", &format!("unchanged, {} in {key}", limit(*bytes, *at_most)));
+        }
+        ModelPlan::Upload { bytes, at_most, files, key, .. } => {
+            let (key, size) = (key.trim_end_matches("/model.tar.gz"), limit(*bytes, *at_most));
+            row(&mut out, "model", &format!("upload {size} ({files} {}) to {key}", plural(*files, "file")));
         }
     }
     if let Some(f) = &plan.function {

@@ -21,8 +21,10 @@ pub struct Models {
     pub uri: Option<String>,
     /// How the artifact is published.
     pub packaging: Packaging,
+    /// Which files of a model.tar.gz are compressed. Weights hardly shrink, and every instance pays for unpacking them.
+    pub compression: Compression,
     /// Whether declared files of more than 32 MiB go from their source straight into the upload and are never kept in `dir`.
-    /// They do without this too if the disk has no room for them.
+    /// They do without this too if the disk has no room for them, but not with `compression: fast` or `best`.
     pub stream: bool,
     /// Workflow that every new instance runs before it takes requests, so that nobody waits for the model to load: a file
     /// of `workflows`, or `off`. It travels in the artifact. Without this key workflow_api.json, if there is one.
@@ -38,8 +40,19 @@ impl Default for Models {
             files: Vec::new(),
             uri: None,
             packaging: Packaging::Tar,
+            compression: Compression::Auto,
             stream: false,
             warmup: None,
+        }
+    }
+}
+
+impl Models {
+    /// What applies: files that are published as they are, are not compressed.
+    pub fn compression(&self) -> Compression {
+        match self.packaging {
+            Packaging::Tar => self.compression,
+            Packaging::Uncompressed => Compression::None,
         }
     }
 }
@@ -86,4 +99,28 @@ pub enum Packaging {
     Tar,
     /// The files under one prefix (ModelDataSource, CompressionType None).
     Uncompressed,
+}
+
+/// Which files of a model.tar.gz are compressed, and how hard. Another setting is another artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Text and other files of at most 32 MiB that shrink to half; weights and pictures are stored.
+    #[default]
+    Auto,
+    /// No file.
+    None,
+    /// Every file that shrinks by some percent, quickly.
+    Fast,
+    /// Every file that shrinks by some percent, as far as it goes.
+    Best,
+    /// Whatever finishes first on this machine and its uplink, which is measured on the first parts.
+    Adaptive,
+}
+
+impl Compression {
+    /// Whether bytes of every file must have been seen before it is clear how it is kept, so that none can be streamed.
+    pub fn looks_at_every_file(self) -> bool {
+        matches!(self, Compression::Fast | Compression::Best)
+    }
 }

@@ -163,7 +163,7 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
     for wanted in files {
         match locked(wanted, &lock) {
             Some((path, locked)) if here.get(&path) == Some(&locked.sha256) => done.kept.push(path),
-            Some((path, locked)) if always && streamable(&wanted.source, locked.size) => {
+            Some((path, locked)) if always && streamable(&job.config.models, &wanted.source, locked.size) => {
                 done.streamed.push((path, locked.size));
             }
             locked => needed.push((wanted, locked)),
@@ -244,11 +244,11 @@ fn leave<'w>(job: &Job<'_>, dir: &Path, tasks: Vec<Order<'w>>) -> Result<(Vec<Or
         let (source, always) = (&task.wanted.source, job.streaming == Streaming::Always);
         match task.remote.size {
             None if always && !matches!(source, Source::Local(_)) => return Err(size_unknown(source)),
-            Some(size) if streamable(source, size) && task.remote.whole_only => match always {
+            Some(size) if streamable(&job.config.models, source, size) && task.remote.whole_only => match always {
                 true => return Err(whole_only(source)),
                 false => fetched.push(task),
             },
-            Some(size) if streamable(source, size) => streamed.push(task),
+            Some(size) if streamable(&job.config.models, source, size) => streamed.push(task),
             _ => fetched.push(task),
         }
     }

@@ -74,7 +74,9 @@ pub fn status(root: &Path, config: &Config) -> Result<Vec<Status>> {
             (Some(locked), Some(_)) if known.is_some_and(|d| hex::encode(d.sha256) != locked.sha256) => State::Changed,
             (Some(_), Some(_)) => State::Locked,
             (None, Some(_)) => State::Local,
-            (Some(locked), None) if config.models.stream && streamable(&wanted.source, locked.size) => State::Streamed,
+            (Some(locked), None) if config.models.stream && streamable(&config.models, &wanted.source, locked.size) => {
+                State::Streamed
+            }
             (Some(_), None) => State::Missing,
             (None, None) => State::New,
         };

@@ -19,6 +19,7 @@ use super::resolve::{self, AddressOf, Remote};
 use super::run::CONNECTIONS;
 use super::source::Source;
 use super::wanted::Wanted;
+use crate::config::Models;
 use crate::error::{Error, Kind, Result};
 use crate::local::lockfile::Locked;
 use crate::local::models::{ModelFile, RemoteBytes, RemoteFile, Stop, Unread};
@@ -33,9 +34,9 @@ const S3_PIECE: u64 = 2 << 20;
 /// How often a file's place is asked for again because the server has other content there.
 const RENEWALS: u32 = 3;
 
-/// Whether a declared file of this size can be streamed.
-pub fn streamable(source: &Source, size: u64) -> bool {
-    size > LEAST && !matches!(source, Source::Local(_))
+/// Whether a declared file of this size can be streamed: if it need not be seen to know how it is kept in the artifact.
+pub fn streamable(models: &Models, source: &Source, size: u64) -> bool {
+    size > LEAST && !matches!(source, Source::Local(_)) && !models.compression().looks_at_every_file()
 }
 
 /// A declared file in the lock that is streamed unless it is here.

@@ -122,7 +122,7 @@ pub fn selection(root: &Path, models: &Models, stream: bool) -> Result<Selection
     for wanted in wanted {
         if stream
             && let Some((path, locked)) = locked(&wanted, &lock)
-            && streamable(&wanted.source, locked.size)
+            && streamable(models, &wanted.source, locked.size)
         {
             selection.globs.push(exactly(&path));
             selection.streamed.push(Streamable { path, wanted, locked });
@@ -133,7 +133,7 @@ pub fn selection(root: &Path, models: &Models, stream: bool) -> Result<Selection
             path => {
                 let locked = locked(&wanted, &lock);
                 unlocked |= locked.is_none();
-                large |= locked.is_some_and(|(_, locked)| streamable(&wanted.source, locked.size));
+                large |= locked.is_some_and(|(_, locked)| streamable(models, &wanted.source, locked.size));
                 missing.push(path.unwrap_or_else(|| wanted.source.to_string()));
             }
         }

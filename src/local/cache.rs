@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Format of the cache file. Another number is ignored.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Nanoseconds that must lie between a file's last change and the moment it is read.
 const SETTLED_NS: i128 = 2_000_000_000;
@@ -70,6 +70,8 @@ pub struct FileDigest {
     pub crc32: u32,
     /// CRC-64/NVME, S3's checksum. With it the archive's own is known before it is packed.
     pub crc64nvme: u64,
+    /// Whole percent that samples of it shrink by when they are deflated; see [`super::models::gain`].
+    pub gain: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,30 +144,35 @@ impl DigestCache {
     /// it is still true, and entries of files that changed or went away are dropped.
     pub fn save(&mut self) -> Result<()> {
         let Some(file) = self.file.as_deref().filter(|_| self.dirty) else { return Ok(()) };
-        let dir = file.parent().unwrap_or(Path::new("."));
         let mut files = read(file);
         files.extend(self.entries.iter().map(|(path, entry)| (path.clone(), entry.clone())));
         files.retain(|path, entry| std::fs::metadata(path).is_ok_and(|meta| Stamp::of(&meta) == entry.stamp));
         let text = serde_json::to_vec(&CacheFile { version: VERSION, files })
             .map_err(|e| Error::failed("cannot write the file digests").why(e.to_string()))?;
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(dir)?;
-            // Nothing in this directory belongs into the user's repository.
-            let ignore = dir.join(".gitignore");
-            if !ignore.exists() {
-                std::fs::write(&ignore, "*\n")?;
-            }
-            let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
-            temporary.write_all(&text)?;
-            temporary.persist(file)?;
-            Ok(())
-        };
-        write().map_err(|e| {
-            Error::io("write", file, &e).next(format!("make {} writable, or free some disk space", dir.display()))
-        })?;
+        replace(file, &text)?;
         self.dirty = false;
         Ok(())
     }
+}
+
+/// Writes a file of the project's cache directory, atomically.
+pub(super) fn replace(file: &Path, text: &[u8]) -> Result<()> {
+    let dir = file.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        // Nothing in this directory belongs into the user's repository.
+        let ignore = dir.join(".gitignore");
+        if !ignore.exists() {
+            std::fs::write(&ignore, "*\n")?;
+        }
+        let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
+        temporary.write_all(text)?;
+        temporary.persist(file)?;
+        Ok(())
+    };
+    write().map_err(|e| {
+        Error::io("write", file, &e).next(format!("make {} writable, or free some disk space", dir.display()))
+    })
 }
 
 fn read(file: &Path) -> HashMap<PathBuf, Entry> {

@@ -12,10 +12,12 @@ use crate::progress::{Event, Reporter};
 
 mod digest;
 mod remote;
+mod sample;
 mod walk;
 
 pub(crate) use digest::{changed, read_one};
 pub use remote::{RemoteBytes, RemoteFile, Stop, Unread};
+pub use sample::gain;
 
 /// Longest name of one file or directory, in bytes; SageMaker refuses longer ones
 /// (API reference, S3ModelDataSource).
@@ -72,12 +74,22 @@ pub struct OnDisk {
     pub crc32: u32,
     /// CRC-64/NVME.
     pub crc64nvme: u64,
+    /// Whole percent that samples of it shrink by; see [`gain`].
+    pub gain: u8,
 }
 
 impl ModelFile {
     /// A file that is elsewhere; nobody could execute it when it was fetched.
     pub fn remote(path: String, size: u64, sha256: [u8; 32], file: Arc<dyn RemoteFile>) -> Self {
         ModelFile { path, mode: 0o644, size, sha256, origin: Origin::Remote(file) }
+    }
+
+    /// Whole percent that samples of it shrink by. Nobody has seen a remote file, and none is compressed.
+    pub fn gain(&self) -> u8 {
+        match &self.origin {
+            Origin::Disk(disk) => disk.gain,
+            Origin::Remote(_) => 0,
+        }
     }
 
     /// Whether it is not on this machine.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::cache::DigestCache;
 use super::function::{self, FunctionPackage, Handler};
 use super::image::{self, ImageContext};
+use super::lengths::LengthCache;
 use super::models::{self, Choice, ModelTree};
 use super::workflows::{self, Surroundings};
 use crate::config::Packaging;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Streams};
-use crate::pack::{Layout, Manifest};
+use crate::pack::{Contents, Layout};
 use crate::plan::{LocalFunction, LocalImage, LocalModel};
 use crate::progress::{Event, Reporter};
 use crate::settings::Settings;
@@ -59,19 +60,28 @@ pub fn model(
     if let Err(e) = cache.save() {
         reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));
     }
-    let tree = tree?;
-    let manifest = Manifest::of(&tree);
-    let bytes = match config.packaging {
-        Packaging::Tar => Layout::new(&tree).total,
+    let tree = Arc::new(tree?);
+    let mut contents = Contents::new(tree.clone(), config.compression());
+    let stored = match config.packaging {
+        Packaging::Tar => Layout::new(&contents).total,
         Packaging::Uncompressed => tree.bytes(),
     };
+    let mut bytes = stored;
+    if !contents.exact() {
+        // Nothing is compressed to plan: what no earlier run found out, is at most what it would be if it were stored.
+        contents.known(&mut LengthCache::load(&settings.root));
+        bytes = Layout::new(&contents).total;
+    }
+    let manifest = contents.manifest();
     let local = LocalModel::Tree {
         id: manifest.identity()?,
         key: manifest.key(config.packaging)?,
         bytes,
+        at_most: contents.open() || !contents.exact(),
+        stored,
         files: tree.files.len(),
     };
-    sources.model = Some(Arc::new(tree));
+    sources.model = Some(tree);
     Ok(local)
 }
 

@@ -2,25 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 
 use super::changes::{PlannedPart, Stretch, parts};
+use super::contents::Contents;
 use super::gzip;
 use super::index::{Holds, Index, IndexFile};
 use super::layout::{self, Kind, Layout, Segment, header_segment, tar_header};
-use super::manifest::{Codec, FORMAT, Manifest};
+use super::manifest::FORMAT;
+use super::measure::measure;
+use super::pieces::Pieces;
 use super::read::{Open, Read};
 use super::streams::Streams;
 use crate::error::{Error, Result};
+use crate::local::lengths::LengthCache;
 use crate::local::models::{ModelFile, ModelTree, Origin};
+use crate::progress::Silent;
 use crate::transfer::{Companion, CopySource, Part, PartSource, crc64_text, crc64_value};
 
 /// A `model.tar.gz` that exists only as parts made on demand.
 pub struct Archive {
-    tree: Arc<ModelTree>,
+    contents: Contents,
+    pieces: Pieces,
     layout: Arc<Layout>,
     part_size: u64,
     parts: Vec<PlannedPart>,
@@ -39,17 +46,19 @@ struct Base {
 }
 
 impl Archive {
-    /// The archive of a tree, in parts of `part_size` bytes.
-    pub fn new(tree: Arc<ModelTree>, part_size: u64) -> Self {
-        let layout = Arc::new(Layout::new(&tree));
-        Archive::whole(tree, layout, part_size)
+    /// The archive of these contents, in parts of `part_size` bytes. Only where all lengths are known ([`measure`]), or
+    /// told by the index of what is copied from, are its bytes to be had.
+    pub fn new(contents: Contents, part_size: u64) -> Self {
+        let layout = Arc::new(Layout::new(&contents));
+        Archive::whole(contents, layout, part_size)
     }
 
-    fn whole(tree: Arc<ModelTree>, layout: Arc<Layout>, part_size: u64) -> Self {
+    fn whole(contents: Contents, layout: Arc<Layout>, part_size: u64) -> Self {
         let parts: Vec<PlannedPart> =
             layout.parts(part_size).into_iter().map(|range| PlannedPart { range, copy: None }).collect();
-        let streams = streams(&tree, &layout, &parts);
-        Archive { tree, layout, part_size, parts, base: None, read: Read::default(), sums: Sums::default(), streams }
+        let (streams, pieces) = (streams(&contents.tree, &layout, &parts), Pieces::new(&contents));
+        let (read, sums) = (Read::default(), Sums::default());
+        Archive { contents, pieces, layout, part_size, parts, base: None, read, sums, streams }
     }
 
     /// The same archive, of which everything that the older one has too is copied from there. `None` if that is too
@@ -61,15 +70,54 @@ impl Archive {
         }
         let new: Vec<_> = self.layout.segments().iter().map(|s| self.stretch(s)).collect();
         let parts = parts(&new, &index.stretches()?, self.part_size)?;
-        let remote = self.tree.files.iter().any(ModelFile::is_remote);
+        let remote = self.tree().files.iter().any(ModelFile::is_remote);
         if remote && index.archive_crc() != crc64_value(&index.crc64nvme) {
             // The CRC-32 of what is copied and never read can only come from there.
             return None;
         }
         let base = Some(Base { source, index });
-        let whole = Archive::whole(self.tree.clone(), self.layout.clone(), self.part_size);
-        let streams = streams(&self.tree, &self.layout, &parts);
+        let whole = Archive::whole(self.contents.clone(), self.layout.clone(), self.part_size);
+        let streams = streams(self.tree(), &self.layout, &parts);
         Some(Archive { parts, base, streams, ..whole })
+    }
+
+    /// What is in it.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Bytes of a part, the last and copied ones excepted.
+    pub fn part_size(&self) -> u64 {
+        self.part_size
+    }
+
+    /// Where a part ends in the archive.
+    pub fn end_of(&self, number: u32) -> u64 {
+        self.part(number).map_or(0, |part| part.range.end)
+    }
+
+    /// Of each file, whether the older archive has it in the same way, so that it can be copied.
+    pub fn copied_files(&self) -> Vec<bool> {
+        let Some(base) = &self.base else { return vec![false; self.tree().files.len()] };
+        let there = |(n, file): (usize, &ModelFile)| {
+            base.index.content(&hex::encode(file.sha256), file.size, self.contents.codec(n)).is_some()
+        };
+        self.tree().files.iter().enumerate().map(there).collect()
+    }
+
+    /// Where the content of each file begins; the end for an empty file.
+    pub fn starts(&self) -> Vec<u64> {
+        let mut starts = vec![self.layout.total; self.tree().files.len()];
+        for segment in self.layout.segments() {
+            if let Kind::Content(n) = segment.kind {
+                starts[n] = segment.range.start;
+            }
+        }
+        starts
+    }
+
+    fn tree(&self) -> &ModelTree {
+        &self.contents.tree
     }
 
     /// The positions of its segments.
@@ -101,7 +149,7 @@ impl Archive {
         }
         let mut out = vec![0; (range.end - range.start) as usize];
         let mut crc = Joined::default();
-        let mut open = Open::new(&self.tree, &self.read, &self.streams);
+        let mut open = Open::new(self.tree(), &self.read, &self.streams);
         for segment in self.layout.touched(&range) {
             let from = segment.range.start.max(range.start);
             let to = segment.range.end.min(range.end);
@@ -109,14 +157,14 @@ impl Archive {
             let inside = from - segment.range.start;
             match segment.kind {
                 Kind::Magic => put(&gzip::HEADER, inside, out),
-                Kind::Header(n) => put(&header_bytes(&self.tree.files[n]), inside, out),
+                Kind::Header(n) => put(&header_bytes(&self.tree().files[n]), inside, out),
                 Kind::Content(n) => self.content(n, inside, segment, out, &mut open)?,
                 Kind::End => put(&self.end(part)?, inside, out),
             }
             let sum = checksum(CrcAlgorithm::Crc64Nvme, out);
             crc.add(sum, to - from);
             if let Kind::Content(n) = segment.kind {
-                let file = &self.tree.files[n];
+                let file = &self.tree().files[n];
                 if !file.is_remote() {
                     self.sums.ranges().insert((n, inside), (to - from, sum));
                 } else if part {
@@ -134,10 +182,14 @@ impl Archive {
         Ok((out, crc.sum))
     }
 
-    /// What is at offset `inside` of the segment of file `n`: blocks, and in them the file and zeros behind it.
+    /// What is at offset `inside` of the segment of file `n`: if it is stored, blocks, and in them the file and zeros
+    /// behind it.
     fn content(&self, n: usize, inside: u64, segment: &Segment, out: &mut [u8], open: &mut Open<'_>) -> Result<()> {
         const STEP: u64 = gzip::STEP;
-        let size = self.tree.files[n].size;
+        if self.pieces.has(n) {
+            return self.pieces.content(n, inside, out, open);
+        }
+        let size = self.tree().files[n].size;
         let len = segment.range.end - segment.range.start;
         let plain = len - len.div_ceil(STEP) * gzip::STORED_HEADER;
         open.begin(n, remote_range(inside, out, size));
@@ -173,12 +225,12 @@ impl Archive {
 
     /// All bytes of the last segment.
     fn end(&self, wait: bool) -> Result<Vec<u8>> {
-        Ok(self.layout.end(layout::crc32(&self.tree, |n| self.crc32(n, wait))?))
+        Ok(self.layout.end(layout::crc32(self.tree(), |n| self.crc32(n, wait))?))
     }
 
     /// CRC-32 of a file: taken before, while it was read, or as the older archive's index has it.
     fn crc32(&self, n: usize, wait: bool) -> Result<u32> {
-        let file = &self.tree.files[n];
+        let file = &self.tree().files[n];
         if let Origin::Disk(disk) = &file.origin {
             return Ok(disk.crc32);
         }
@@ -186,7 +238,8 @@ impl Archive {
             return Ok(crc32);
         }
         let sha256 = hex::encode(file.sha256);
-        let there = self.base.as_ref().and_then(|base| base.index.content_crc32(&sha256, file.size, Codec::Stored));
+        let there =
+            self.base.as_ref().and_then(|base| base.index.content_crc32(&sha256, file.size, self.contents.codec(n)));
         there.ok_or_else(|| Error::failed(format!("{} was read in part only", file.path)))
     }
 
@@ -195,13 +248,13 @@ impl Archive {
         let key = match segment.kind {
             Kind::Magic => Holds::Magic,
             Kind::Header(n) => {
-                let file = &self.tree.files[n];
+                let file = &self.tree().files[n];
                 Holds::Header { path: file.path.clone(), mode: file.mode, size: file.size }
             }
             Kind::Content(n) => {
-                let file = &self.tree.files[n];
+                let file = &self.tree().files[n];
                 let sha256 = hex::encode(file.sha256);
-                Holds::Content { sha256, size: file.size, codec: Codec::Stored }
+                Holds::Content { sha256, size: file.size, codec: self.contents.codec(n) }
             }
             // Two archives that differ anywhere differ in their end.
             Kind::End => Holds::End { size: u64::MAX },
@@ -212,8 +265,8 @@ impl Archive {
     /// The checksum of a file's segment: of what was made here, or as the older archive's index has it.
     fn content_crc(&self, n: usize, segment: &Segment) -> Option<u64> {
         self.sums.whole(n, segment.range.end - segment.range.start).or_else(|| {
-            let file = &self.tree.files[n];
-            self.base.as_ref()?.index.content_crc(&hex::encode(file.sha256), file.size, Codec::Stored)
+            let file = &self.tree().files[n];
+            self.base.as_ref()?.index.content_crc(&hex::encode(file.sha256), file.size, self.contents.codec(n))
         })
     }
 
@@ -227,12 +280,12 @@ impl Archive {
         for segment in self.layout.segments() {
             let sum = match segment.kind {
                 Kind::Magic => sum(&gzip::HEADER),
-                Kind::Header(n) => sum(&header_bytes(&self.tree.files[n])),
+                Kind::Header(n) => sum(&header_bytes(&self.tree().files[n])),
                 Kind::End => sum(&self.end(false)?),
                 Kind::Content(n) => {
-                    let sum = self
-                        .content_crc(n, segment)
-                        .ok_or_else(|| Error::failed(format!("{} was packed in part only", self.tree.files[n].path)))?;
+                    let sum = self.content_crc(n, segment).ok_or_else(|| {
+                        Error::failed(format!("{} was packed in part only", self.tree().files[n].path))
+                    })?;
                     contents.insert(n, (segment, sum));
                     sum
                 }
@@ -240,8 +293,8 @@ impl Archive {
             crc.add(sum, segment.range.end - segment.range.start);
         }
         let mut at = gzip::HEADER.len() as u64;
-        let mut files = Vec::with_capacity(self.tree.files.len());
-        for (n, file) in self.tree.files.iter().enumerate() {
+        let mut files = Vec::with_capacity(self.tree().files.len());
+        for (n, file) in self.tree().files.iter().enumerate() {
             at += gzip::framed(tar_header(file).len() as u64);
             let (length, crc) = contents.get(&n).map_or((0, 0), |(s, crc)| (s.range.end - s.range.start, *crc));
             files.push(IndexFile {
@@ -249,7 +302,7 @@ impl Archive {
                 mode: format!("{:04o}", file.mode),
                 size: file.size,
                 sha256: hex::encode(file.sha256),
-                codec: Codec::Stored,
+                codec: self.contents.codec(n),
                 start: at,
                 length,
                 crc32: format!("{:08x}", self.crc32(n, false)?),
@@ -288,15 +341,28 @@ impl PartSource for Archive {
         Some((self.base.as_ref()?.source.clone(), from..from + part.len()))
     }
 
-    fn whole(&self) -> Option<Arc<dyn PartSource>> {
-        self.base.as_ref()?;
-        Some(Arc::new(Archive::whole(self.tree.clone(), self.layout.clone(), self.part_size)))
+    fn copies(&self) -> bool {
+        self.base.is_some()
+    }
+
+    fn whole(&self) -> Result<Option<Arc<dyn PartSource>>> {
+        if self.base.is_none() {
+            return Ok(None);
+        }
+        // What the older archive told need not be true, nor is it enough to make all of it.
+        let contents = self.contents.untold();
+        let contents = measure(&contents, &mut LengthCache::in_memory(), &Silent, &AtomicBool::new(false))?;
+        Ok(Some(Arc::new(Archive::new(contents, self.part_size))))
+    }
+
+    fn fixed(&self) -> bool {
+        !self.contents.open()
     }
 
     fn verify(&self, crc64nvme: u64) -> Result<()> {
-        self.read.verify(&self.tree)?;
-        self.streams.verify(&self.tree)?;
-        if self.index()?.1 == crc64nvme {
+        self.read.verify(self.tree())?;
+        self.streams.verify(self.tree())?;
+        if self.index()?.1 == crc64nvme && !self.pieces.misled() {
             return Ok(());
         }
         Err(match &self.base {
@@ -316,7 +382,7 @@ impl PartSource for Archive {
     }
 
     fn companion(&self) -> Result<Option<Companion>> {
-        let key = Manifest::of(&self.tree).index_key()?;
+        let key = self.contents.manifest().index_key()?;
         Ok(Some(Companion { key, body: Bytes::from(self.index()?.0.text()?) }))
     }
 }

@@ -131,14 +131,22 @@ fn grouped(runs: Vec<PlannedPart>, least: u64) -> Vec<PlannedPart> {
     out
 }
 
-/// Cuts a run into parts of about the same size, so that none is too small.
+/// Cuts a run into parts, none of them too small: copies into parts of about the same size, all else into parts of `send`
+/// bytes, so that where they begin does not depend on what comes later.
 fn cut(run: &PlannedPart, copy: u64, send: u64) -> impl Iterator<Item = PlannedPart> + use<> {
-    let most = if run.copy.is_some() { copy } else { send.max(2 * PART_MIN) };
+    let copied = run.copy.is_some();
+    let most = if copied { copy } else { send.max(2 * PART_MIN) };
     let len = run.len();
     let count = len.div_ceil(most);
     let (start, from) = (run.range.start, run.copy);
-    // Products in 128 bits: a length of terabytes times thousands of parts.
-    let edge = move |n: u64| (u128::from(len) * u128::from(n) / u128::from(count.max(1))) as u64;
+    let edge = move |n: u64| match count - n {
+        // Products in 128 bits: a length of terabytes times thousands of parts.
+        _ if copied => (u128::from(len) * u128::from(n) / u128::from(count.max(1))) as u64,
+        0 => len,
+        // The last two share what they have, if the last one would be too small.
+        1 if n > 0 && len - n * most < PART_MIN => (len + (n - 1) * most) / 2,
+        _ => n * most,
+    };
     (0..count)
         .map(move |n| PlannedPart { range: start + edge(n)..start + edge(n + 1), copy: from.map(|at| at + edge(n)) })
 }

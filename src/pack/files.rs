@@ -100,9 +100,13 @@ impl PartSource for FileParts {
         Some((self.from.clone()?, self.part(number)?))
     }
 
-    fn whole(&self) -> Option<Arc<dyn PartSource>> {
-        self.from.as_ref()?;
-        Some(Arc::new(FileParts::new(self.tree.clone(), self.file, self.part_size)?))
+    fn copies(&self) -> bool {
+        self.from.is_some()
+    }
+
+    fn whole(&self) -> Result<Option<Arc<dyn PartSource>>> {
+        let whole = self.from.as_ref().and_then(|_| FileParts::new(self.tree.clone(), self.file, self.part_size));
+        Ok(whole.map(|whole| Arc::new(whole) as Arc<dyn PartSource>))
     }
 
     fn verify(&self, crc64nvme: u64) -> Result<()> {

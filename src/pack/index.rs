@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::archive::{Joined, sum};
 use super::changes::Stretch;
+use super::choice::Codec;
+use super::deflate::RATIO_MAX;
 use super::layout::{self, content_len, end_len, header_segment};
-use super::manifest::{Codec, FORMAT};
+use super::manifest::FORMAT;
 use super::{gzip, tar};
 use crate::error::{Error, Result};
 
@@ -83,10 +85,14 @@ impl Index {
         serde_json::to_string(self).map_err(|e| Error::failed("cannot write the archive's index").why(e.to_string()))
     }
 
+    /// The file with this content, kept in this way.
+    pub(super) fn content(&self, sha256: &str, size: u64, codec: Codec) -> Option<&IndexFile> {
+        self.files.iter().find(|f| f.sha256 == sha256 && f.size == size && f.codec == codec)
+    }
+
     /// The CRC-64/NVME of the content of a file that this archive holds.
     pub(super) fn content_crc(&self, sha256: &str, size: u64, codec: Codec) -> Option<u64> {
-        let file = self.files.iter().find(|f| f.sha256 == sha256 && f.size == size && f.codec == codec)?;
-        u64::from_str_radix(&file.crc64nvme, 16).ok()
+        u64::from_str_radix(&self.content(sha256, size, codec)?.crc64nvme, 16).ok()
     }
 
     /// The CRC-32 of a file that this archive holds.
@@ -131,7 +137,7 @@ impl Index {
             if file.size > 1 << 50 {
                 return None;
             }
-            if file.start != at || file.length != content_len(file.size) {
+            if file.start != at || !fits(file) {
                 return None;
             }
             let end = at.checked_add(file.length)?;
@@ -143,5 +149,15 @@ impl Index {
         }
         (at < self.size).then(|| row.push(Stretch { key: Holds::End { size: self.size }, range: at..self.size }))?;
         Some(row)
+    }
+}
+
+/// Whether the content of a file can have that length in an archive.
+fn fits(file: &IndexFile) -> bool {
+    let most = content_len(file.size);
+    match file.codec {
+        Codec::Stored => file.length == most,
+        // How long exactly, only those know who made it.
+        _ => (file.size + tar::padding(file.size)).div_ceil(RATIO_MAX) <= file.length && file.length <= most,
     }
 }

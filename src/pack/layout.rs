@@ -1,4 +1,4 @@
-//! Where everything is in an archive, computed from names and sizes alone.
+//! Where everything is in an archive, computed from names, digests, and how long each content is there.
 //!
 //! An archive is a row of segments, and each begins at a whole byte with a deflate block of its own: the bytes of a
 //! segment depend on what it holds and not on where it is. So what two archives share is byte ranges of both.
@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 
+use super::contents::Contents;
 use super::{gzip, tar};
 use crate::error::Result;
 use crate::local::models::{ModelFile, ModelTree};
@@ -45,16 +46,16 @@ pub(super) enum Kind {
 }
 
 impl Layout {
-    /// The layout of a tree's archive.
-    pub fn new(tree: &ModelTree) -> Self {
+    /// The layout of an archive; of the longest one there can be, where lengths are not known exactly.
+    pub fn new(contents: &Contents) -> Self {
         let mut row = Row::default();
         let mut plain = 0;
         row.push(gzip::HEADER.len() as u64, Kind::Magic);
-        for (n, file) in tree.files.iter().enumerate() {
+        for (n, file) in contents.tree.files.iter().enumerate() {
             let header = tar_header(file);
             let (size, padding) = (file.size, tar::padding(file.size));
             row.push(gzip::framed(header.len() as u64), Kind::Header(n));
-            row.push(gzip::framed(size + padding), Kind::Content(n));
+            row.push(contents.content_len(n), Kind::Content(n));
             plain += header.len() as u64 + size + padding;
         }
         row.push(end_len(), Kind::End);

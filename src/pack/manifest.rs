@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::Packaging;
+use super::choice::{self, Choice};
+use crate::config::{Compression, Packaging};
 use crate::error::{Error, Result};
 use crate::local::models::ModelTree;
 
 /// Version of the archive's format. It is part of the identity: raise it whenever the same files would give other
 /// bytes.
-pub(super) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Hex digits of the identity in a key: 96 bits, far from any collision and short enough to read.
 const KEY_DIGITS: usize = 24;
@@ -19,14 +20,6 @@ pub const INDEX: &str = "index.json";
 
 /// Name of an archive.
 pub const ARCHIVE: &str = "model.tar.gz";
-
-/// How the bytes of a file are kept in the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Codec {
-    /// As they are, in stored deflate blocks. Weights do not compress.
-    Stored,
-}
 
 /// One file of the artifact. The order of the fields is the canonical one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +33,7 @@ pub struct ManifestFile {
     /// Hex.
     pub sha256: String,
     /// How it is kept.
-    pub codec: Codec,
+    pub codec: Choice,
 }
 
 /// What an artifact holds, sorted by the bytes of the paths.
@@ -54,13 +47,13 @@ pub struct Manifest {
 
 impl Manifest {
     /// The manifest of a scanned tree.
-    pub fn of(tree: &ModelTree) -> Self {
+    pub fn of(tree: &ModelTree, compression: Compression) -> Self {
         let files = tree.files.iter().map(|f| ManifestFile {
             path: f.path.clone(),
             mode: format!("{:04o}", f.mode),
             size: f.size,
             sha256: hex::encode(f.sha256),
-            codec: Codec::Stored,
+            codec: choice::of(compression, f.size, f.gain()),
         });
         Manifest { format: FORMAT, files: files.collect() }
     }

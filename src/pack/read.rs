@@ -26,25 +26,31 @@ impl Read {
     /// Whether every file that was read in whole has the content it was scanned with. A file's stamp says that nobody
     /// wrote to it; this says that the stamp, and the cache, told the truth.
     pub(super) fn verify(&self, tree: &ModelTree) -> Result<()> {
-        let mut sums: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
-        for (&(n, start), &(len, crc)) in self.ranges().iter() {
-            let (end, sum) = sums.entry(n).or_default();
-            if start == *end {
-                *sum = if start == 0 { crc } else { checksum_combine(CrcAlgorithm::Crc32IsoHdlc, *sum, crc, len) };
-                *end += len;
-            }
-        }
-        for (n, (end, sum)) in sums {
-            let file = &tree.files[n];
-            if let Origin::Disk(disk) = &file.origin
-                && end == file.size
-                && sum != u64::from(disk.crc32)
-            {
-                return Err(differs(disk));
-            }
-        }
-        Ok(())
+        (0..tree.files.len()).try_for_each(|n| self.verify_one(tree, n))
     }
+
+    /// The same of one file.
+    pub(super) fn verify_one(&self, tree: &ModelTree, n: usize) -> Result<()> {
+        let (mut end, mut sum) = (0, 0);
+        for (&(_, start), &(len, crc)) in self.ranges().range((n, 0)..=(n, u64::MAX)) {
+            if start == end {
+                sum = if start == 0 { crc } else { checksum_combine(CrcAlgorithm::Crc32IsoHdlc, sum, crc, len) };
+                end += len;
+            }
+        }
+        let file = &tree.files[n];
+        match &file.origin {
+            Origin::Disk(disk) if end > 0 && end == file.size && sum != u64::from(disk.crc32) => Err(differs(disk)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Its pieces are not as long as they were when the archive was laid out.
+pub(super) fn misfit(file: &ModelFile) -> Error {
+    Error::failed(format!("{} does not compress to what it did when it was measured", file.path))
+        .why("the file is another one, or what is kept of an earlier run is wrong")
+        .next("run the same command again with --rehash")
 }
 
 pub(super) fn differs(file: &OnDisk) -> Error {
@@ -108,9 +114,26 @@ impl<'a> Open<'a> {
             self.current = Some(Current { n, file, start: at, crc });
         }
         let Some(current) = &mut self.current else { return Ok(()) };
+        if current.crc.get_amount() == 0 {
+            current.start = at;
+        }
         current.file.read_exact_at(out, at).map_err(unreadable)?;
         current.crc.update(out);
         Ok(())
+    }
+
+    /// File `n` of the tree.
+    pub(super) fn model(&self, n: usize) -> &'a ModelFile {
+        &self.tree.files[n]
+    }
+
+    /// What is read next is checked for itself: ranges that are read twice, in whole pieces, still add up.
+    pub(super) fn cut(&mut self) {
+        if let Some(current) = &mut self.current {
+            let crc = std::mem::replace(&mut current.crc, crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc));
+            self.read.ranges().insert((current.n, current.start), (crc.get_amount(), crc.finalize()));
+            current.start += crc.get_amount();
+        }
     }
 
     /// Ends with the current file: it must still be what it was when it was opened.
@@ -119,7 +142,9 @@ impl<'a> Open<'a> {
         if let Origin::Disk(model) = &self.tree.files[done.n].origin {
             unchanged(model, &done.file)?;
         }
-        self.read.ranges().insert((done.n, done.start), (done.crc.get_amount(), done.crc.finalize()));
+        if done.crc.get_amount() > 0 {
+            self.read.ranges().insert((done.n, done.start), (done.crc.get_amount(), done.crc.finalize()));
+        }
         Ok(())
     }
 }

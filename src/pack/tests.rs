@@ -7,11 +7,13 @@ use crc_fast::{CrcAlgorithm, checksum};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Packaging;
+use crate::config::{Compression, Packaging};
 use crate::local::cache::{DigestCache, Stamp};
 use crate::local::models::{ModelFile, ModelTree, OnDisk, Origin, scan};
 use crate::progress::Silent;
 use crate::transfer::PartSource;
+
+mod compressed;
 
 fn directory(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -27,8 +29,13 @@ fn tree(dir: &Path) -> Arc<ModelTree> {
     Arc::new(scan(dir, &[], &mut DigestCache::in_memory(), false, &Silent).unwrap())
 }
 
+/// Nothing is compressed.
+fn stored(tree: Arc<ModelTree>) -> Contents {
+    Contents::new(tree, Compression::None)
+}
+
 fn whole(tree: &Arc<ModelTree>) -> Vec<u8> {
-    let archive = Archive::new(tree.clone(), 1 << 20);
+    let archive = Archive::new(stored(tree.clone()), 1 << 20);
     archive.range(0..archive.layout().total).unwrap()
 }
 
@@ -62,7 +69,7 @@ fn named(dir: &Path, n: usize, path: &str) -> ModelFile {
     let stamp = Stamp::of(&std::fs::metadata(&source).unwrap());
     let crc32 = checksum(CrcAlgorithm::Crc32IsoHdlc, path.as_bytes()) as u32;
     let crc64nvme = checksum(CrcAlgorithm::Crc64Nvme, path.as_bytes());
-    let origin = Origin::Disk(OnDisk { source, stamp, crc32, crc64nvme });
+    let origin = Origin::Disk(OnDisk { source, stamp, crc32, crc64nvme, gain: 0 });
     ModelFile { path: path.into(), mode: 0o644, size: stamp.size, sha256: [0; 32], origin }
 }
 
@@ -137,7 +144,7 @@ fn a_file_over_eight_gibibytes_has_a_pax_size() {
     std::fs::File::create(&disk.source).unwrap().set_len(size).unwrap();
     disk.stamp = Stamp::of(&std::fs::metadata(&disk.source).unwrap());
     model.size = size;
-    let archive = Archive::new(Arc::new(ModelTree { files: vec![model], hashed: 0 }), 16 << 20);
+    let archive = Archive::new(stored(Arc::new(ModelTree { files: vec![model], hashed: 0 })), 16 << 20);
     let total = archive.layout().total;
 
     let mut head = vec![0; 4096];
@@ -162,7 +169,10 @@ fn the_same_files_elsewhere_give_the_same_bytes_and_identity() {
     std::fs::File::options().write(true).open(two.path().join("z")).unwrap().set_modified(old).unwrap();
     let (a, b) = (tree(one.path()), tree(two.path()));
     assert_eq!(whole(&a), whole(&b));
-    assert_eq!(Manifest::of(&a).identity().unwrap(), Manifest::of(&b).identity().unwrap());
+    assert_eq!(
+        Manifest::of(&a, Compression::Auto).identity().unwrap(),
+        Manifest::of(&b, Compression::Auto).identity().unwrap()
+    );
 }
 
 #[test]
@@ -171,7 +181,7 @@ fn whatever_changes_the_archive_changes_the_identity() {
     let identity = |change: &dyn Fn(&mut ModelFile)| {
         let mut tree = (*base).clone();
         change(&mut tree.files[0]);
-        Manifest::of(&tree).identity().unwrap()
+        Manifest::of(&tree, Compression::Auto).identity().unwrap()
     };
     let same = identity(&|_| ());
     assert_eq!(same, identity(&|f| f.disk().source = PathBuf::from("/elsewhere")));
@@ -185,7 +195,7 @@ fn whatever_changes_the_archive_changes_the_identity() {
 #[test]
 fn the_canonical_manifest_and_the_keys_stay_as_they_are() {
     let dir = directory(&[("a", b"123456789".to_vec())]);
-    let manifest = Manifest::of(&tree(dir.path()));
+    let manifest = Manifest::of(&tree(dir.path()), Compression::Auto);
     assert_eq!(
         manifest.canonical().unwrap(),
         r#"{"format":2,"files":[{"path":"a","mode":"0644","size":9,"sha256":"15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225","codec":"stored"}]}"#
@@ -200,7 +210,7 @@ fn the_canonical_manifest_and_the_keys_stay_as_they_are() {
 fn a_file_that_changes_while_it_is_packed_is_an_error() {
     let dir = sample();
     let tree = tree(dir.path());
-    let archive = Archive::new(tree.clone(), 16 << 20);
+    let archive = Archive::new(stored(tree.clone()), 16 << 20);
     archive.verify(archive.produce(1).unwrap().crc64nvme).unwrap();
     let path = dir.path().join("loras/block");
     std::fs::write(&path, noise(512, 9)).unwrap();
@@ -217,7 +227,7 @@ fn a_digest_that_is_not_the_files_is_noticed_once_all_was_read() {
     let dir = sample();
     let mut lying = (*tree(dir.path())).clone();
     lying.files[0].disk().crc32 ^= 1;
-    let archive = Archive::new(Arc::new(lying.clone()), 70_000);
+    let archive = Archive::new(stored(Arc::new(lying.clone())), 70_000);
     for n in 1..archive.count() {
         archive.produce(n).unwrap();
     }
@@ -267,7 +277,7 @@ proptest! {
         let bytes = whole(&tree);
         // Tiny parts of a large archive would only repeat the same seams.
         let part_size = part_size.max(bytes.len() as u64 / 500);
-        let archive = Archive::new(tree, part_size);
+        let archive = Archive::new(stored(tree), part_size);
         prop_assert_eq!(archive.total(), bytes.len() as u64);
         let mut joined = Vec::new();
         for n in (1..=archive.count()).rev() {
@@ -291,7 +301,7 @@ fn a_file_has_the_same_bytes_wherever_it_is() {
     let file = noise(150_000, 5);
     let segment = |files: &[(&str, Vec<u8>)], n: usize| {
         let dir = directory(files);
-        let archive = Archive::new(tree(dir.path()), 16 << 20);
+        let archive = Archive::new(stored(tree(dir.path())), 16 << 20);
         archive.produce(1).unwrap();
         let file = &archive.index().unwrap().0.files[n];
         archive.range(file.start..file.start + file.length).unwrap()
@@ -305,7 +315,7 @@ fn a_file_has_the_same_bytes_wherever_it_is() {
 #[test]
 fn an_index_that_contradicts_itself_is_of_no_use() {
     let dir = sample();
-    let archive = Archive::new(tree(dir.path()), 16 << 20);
+    let archive = Archive::new(stored(tree(dir.path())), 16 << 20);
     archive.produce(1).unwrap();
     let (index, _) = archive.index().unwrap();
     let read = |change: &dyn Fn(&mut Index)| {
@@ -329,9 +339,9 @@ fn written_in_order_it_is_the_archive() {
     let dir = sample();
     let tree = tree(dir.path());
     let mut out = Vec::new();
-    write(&Archive::new(tree.clone(), 10_000), &mut out).unwrap();
+    write(&Archive::new(stored(tree.clone()), 10_000), &mut out).unwrap();
     assert!(out == whole(&tree));
     std::fs::write(dir.path().join("loras/block"), b"other").unwrap();
-    let e = write(&Archive::new(tree, 10_000), &mut Vec::new()).unwrap_err();
+    let e = write(&Archive::new(stored(tree), 10_000), &mut Vec::new()).unwrap_err();
     assert!(e.to_string().contains("loras/block"), "{e}");
 }

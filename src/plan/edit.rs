@@ -122,11 +122,12 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
             place(&mut parameters, bucket, key);
             ModelPlan::External { bucket: bucket.clone(), key: key.clone() }
         }
-        LocalModel::Tree { id, key, bytes, files } => {
+        LocalModel::Tree { id, key, bytes, at_most, files, .. } => {
             place(&mut parameters, &target.bucket, key);
+            let (id, key, bytes, at_most) = (id.clone(), key.clone(), *bytes, *at_most);
             match world.model_present {
-                true => ModelPlan::Present { id: id.clone(), key: key.clone(), bytes: *bytes },
-                false => ModelPlan::Upload { id: id.clone(), key: key.clone(), bytes: *bytes, files: *files },
+                true => ModelPlan::Present { id, key, bytes, at_most },
+                false => ModelPlan::Upload { id, key, bytes, at_most, files: *files },
             }
         }
     };
@@ -136,17 +137,17 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
     if moved && deployed_timeout(&parameters).is_some() {
         parameters.insert(DOWNLOAD_TIMEOUT.into(), download_timeout(settings, model, world).to_string());
     }
-    let tight = match model {
-        LocalModel::Tree { bytes, .. } => {
+    let tight = match room::Load::of(model) {
+        Some(load) => {
             let number = |name: &str| parameters.get(name).and_then(|n| n.parse().ok()).filter(|&n| n > 0);
             let place = room::Place {
                 instance_type: parameters.get("SageMakerInstanceType").map_or("", String::as_str),
                 volume_gb: number("VolumeSizeInGB"),
                 download_timeout: number(DOWNLOAD_TIMEOUT),
             };
-            room::check(place, settings.config.models.packaging, *bytes)?
+            room::check(place, settings.config.models.packaging, load)?
         }
-        _ => None,
+        None => None,
     };
     let label = &settings.config.models.version;
     let hash = stack::version_hash(&template, &parameters, &pseudo)?;

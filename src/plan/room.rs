@@ -1,5 +1,6 @@
 //! Whether a model artifact fits where it goes and how long its way there may take, known before any byte moves.
 
+use super::LocalModel;
 use crate::config::Packaging;
 use crate::config::rules::instances;
 use crate::error::{Error, Result};
@@ -49,8 +50,30 @@ pub(super) fn download_timeout(configured: Option<u32>, bytes: Option<u64>) -> u
     configured.unwrap_or_else(by_size)
 }
 
-/// Refuses what cannot fit; says what is tight. `bytes` are those of the objects in S3.
-pub(super) fn check(place: Place<'_>, packaging: Packaging, bytes: u64) -> Result<Option<String>> {
+/// What goes there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Bytes of the objects in S3.
+    pub bytes: u64,
+    /// Whether they may be fewer.
+    pub at_most: bool,
+    /// What they would be with nothing compressed, about as many as are extracted from them.
+    pub stored: u64,
+}
+
+impl Load {
+    /// Of an artifact that is made here.
+    pub(super) fn of(model: &LocalModel) -> Option<Self> {
+        match *model {
+            LocalModel::Tree { bytes, at_most, stored, .. } => Some(Load { bytes, at_most, stored }),
+            LocalModel::External { .. } | LocalModel::Keep => None,
+        }
+    }
+}
+
+/// Refuses what cannot fit; says what is tight.
+pub(super) fn check(place: Place<'_>, packaging: Packaging, load: Load) -> Result<Option<String>> {
+    let Load { bytes, at_most, stored } = load;
     let local = instances::known().find(|t| t.name == place.instance_type).map_or(0, |t| u64::from(t.nvme_gb));
     let disk = match place.volume_gb {
         _ if local > 0 => Some(local * GB),
@@ -58,21 +81,27 @@ pub(super) fn check(place: Place<'_>, packaging: Packaging, bytes: u64) -> Resul
         // An unknown type without a volume in the config: nobody here knows its disk.
         None => None,
     };
-    // The archive is there until it is extracted; stored blocks make the two about the same size.
+    // The archive is there until it is extracted.
     let needed = match packaging {
-        Packaging::Tar => bytes.saturating_mul(2),
+        Packaging::Tar => bytes.saturating_add(stored),
         Packaging::Uncompressed => bytes,
     };
+    // What is compressed at sending may be less; whether it is less enough, packing tells.
+    let unsure = at_most && stored <= disk.unwrap_or(0);
     if let Some(disk) = disk.filter(|&disk| needed > disk) {
         let gb = |n: u64| n.div_ceil(GB);
-        let next = match (packaging, bytes <= disk) {
+        let next = match (packaging, stored <= disk) {
+            (Packaging::Tar, true) if unsure => {
+                "find out how much exactly with `comfy-deploy model pack -o /dev/null` (compression: adaptive cannot know), or choose a larger instance type or volume"
+            }
             (Packaging::Tar, true) => {
                 "set models.packaging: uncompressed, which needs the space once, or choose a larger instance type or volume"
             }
             _ => "choose an instance type with more disk (endpoint.instance_type), or leave models out (models.files)",
         };
         return Err(Error::usage(format!(
-            "the models need {} GB on the instance, and {} has {} GB",
+            "the models need {}{} GB on the instance, and {} has {} GB",
+            if at_most { "up to " } else { "" },
             gb(needed),
             place.instance_type,
             disk / GB
@@ -86,7 +115,8 @@ pub(super) fn check(place: Place<'_>, packaging: Packaging, bytes: u64) -> Resul
     let Some(timeout) = place.download_timeout.filter(|&t| t > 0) else { return Ok(None) };
     let rate = bytes / timeout / 1_000_000;
     Ok((rate > BRISK).then(|| {
-        let tight = format!("The models must arrive at {rate} MB/s to be there within {timeout} s");
+        let most = if at_most { "up to " } else { "" };
+        let tight = format!("The models must arrive at {most}{rate} MB/s to be there within {timeout} s");
         match (bytes / BRISK / 1_000_000).next_multiple_of(60).min(TIMEOUT_MAX) {
             roomy if roomy > timeout => format!("{tight}; {roomy} s would leave room (endpoint.download_timeout)."),
             _ => format!("{tight}, and SageMaker allows no more; leave models out (models.files) if that fails."),
@@ -99,7 +129,24 @@ mod tests {
     use super::*;
 
     fn on(instance_type: &str, volume_gb: Option<u64>, packaging: Packaging, gb: u64) -> Result<Option<String>> {
-        check(Place { instance_type, volume_gb, download_timeout: Some(1200) }, packaging, gb * GB)
+        let load = Load { bytes: gb * GB, at_most: false, stored: gb * GB };
+        check(Place { instance_type, volume_gb, download_timeout: Some(1200) }, packaging, load)
+    }
+
+    #[test]
+    fn a_compressed_archive_needs_its_own_space_and_that_of_the_files() {
+        let place = Place { instance_type: "ml.g4dn.xlarge", volume_gb: None, download_timeout: None };
+        let on = |bytes: u64, stored: u64, at_most| {
+            check(place, Packaging::Tar, Load { bytes: bytes * GB, at_most, stored: stored * GB })
+        };
+        assert!(on(45, 80, false).is_ok());
+        let e = on(46, 80, false).unwrap_err();
+        assert!(e.to_string().contains("need 126 GB") && e.hint().unwrap_or_default().contains("uncompressed"), "{e}");
+        // An upper bound that does not fit is no proof: the way to one is told.
+        let e = on(80, 80, true).unwrap_err();
+        assert!(e.to_string().contains("up to 160 GB") && e.hint().unwrap_or_default().contains("model pack"), "{e}");
+        let e = on(130, 130, true).unwrap_err();
+        assert!(e.hint().unwrap_or_default().contains("more disk"), "{e}");
     }
 
     #[test]
@@ -142,7 +189,7 @@ mod tests {
         let derived = |gb: u64| {
             let seconds = u64::from(download_timeout(None, Some(gb * GB)));
             let place = Place { instance_type: "ml.p3.2xlarge", volume_gb: None, download_timeout: Some(seconds) };
-            check(place, Packaging::Uncompressed, gb * GB).unwrap()
+            check(place, Packaging::Uncompressed, Load { bytes: gb * GB, at_most: false, stored: gb * GB }).unwrap()
         };
         for gb in 0..=180 {
             assert_eq!(derived(gb), None, "{gb} GB");

@@ -18,6 +18,8 @@ pub(crate) fn local() -> Local {
             id: "f".repeat(64),
             key: "models/ffffffffffffffffffffffff/model.tar.gz".into(),
             bytes: 1000,
+            at_most: false,
+            stored: 1000,
             files: 1,
         },
         image: LocalImage::Context { tag: "c-1".into() },
@@ -31,7 +33,8 @@ pub(crate) fn local() -> Local {
 
 /// Other files than those of [`local`].
 pub(crate) fn another_model(bytes: u64, files: usize) -> LocalModel {
-    LocalModel::Tree { id: "e".repeat(64), key: "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into(), bytes, files }
+    let key = "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz".into();
+    LocalModel::Tree { id: "e".repeat(64), key, bytes, at_most: false, stored: bytes, files }
 }
 
 pub(crate) fn empty() -> World {

@@ -402,8 +402,11 @@ impl PartSource for Mixed {
         let source = CopySource { key: "old".into(), etag: self.etag.clone(), version_id: None };
         (number == 2).then_some((source, 2..6))
     }
-    fn whole(&self) -> Option<Source> {
-        Some(Arc::new(Text::new(&self.parts)))
+    fn copies(&self) -> bool {
+        true
+    }
+    fn whole(&self) -> Result<Option<Source>> {
+        Ok(Some(Arc::new(Text::new(&self.parts))))
     }
     fn companion(&self) -> Result<Option<Companion>> {
         Ok(Some(Companion { key: "k/index.json".into(), body: Bytes::from_static(b"{}") }))

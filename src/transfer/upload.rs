@@ -134,10 +134,12 @@ impl<'a> Sender<'a> {
                     return Err(e.next("run the same command again; it sends only what is missing"));
                 }
                 Err(Stop::Base(e)) => {
-                    let Some(whole) = source.whole() else { return Err(e) };
-                    let name = key.rsplit('/').next().unwrap_or(key);
-                    self.reporter
-                        .report(Event::Warning(format!("{name} is sent as a whole, for nothing can be copied: {e}")));
+                    if source.copies() {
+                        let name = key.rsplit('/').next().unwrap_or(key);
+                        let what = format!("{name} is sent as a whole, for nothing can be copied: {e}");
+                        self.reporter.report(Event::Warning(what));
+                    }
+                    let Some(whole) = whole(source).await? else { return Err(e) };
                     std::mem::replace(source, whole).abandon();
                     self.done.store(before, Ordering::Relaxed);
                 }
@@ -155,10 +157,10 @@ impl<'a> Sender<'a> {
     }
 
     /// The object, if it is there.
-    async fn existing(&self, key: &str, source: &Source) -> Result<Option<Uploaded>> {
+    pub(super) async fn existing(&self, key: &str, source: &Source) -> Result<Option<Uploaded>> {
         let Some(head) = self.retrying(|| self.objects.head(self.bucket, key)).await? else { return Ok(None) };
         let other_sum = matches!((source.crc64nvme(), &head.crc64nvme), (Some(a), Some(b)) if crc64_text(a) != *b);
-        if head.size != source.total() || other_sum {
+        if source.fixed() && (head.size != source.total() || other_sum) {
             let (bucket, size, total) = (self.bucket, head.size, source.total());
             return Err(Error::failed(format!("s3://{bucket}/{key} is there with other content"))
                 .why(format!("it has {size} bytes; what belongs there has {total}, and keys are made of the content"))
@@ -211,6 +213,13 @@ impl<'a> Sender<'a> {
     async fn companion(&self, source: &Source) -> Result<(), Stop> {
         let Some(companion) = source.companion().map_err(Stop::Source)? else { return Ok(()) };
         let put = PutOptions { content_type: Some("application/json".into()), ..self.put.clone() };
+        if !source.fixed() {
+            // A run that broke off may have left one that belongs to other bytes.
+            let read = || self.objects.get(self.bucket, &companion.key);
+            if self.retrying(read).await.map_err(Stop::Service)?.is_some_and(|there| there != companion.body) {
+                self.retrying(|| self.objects.delete(self.bucket, &companion.key)).await.map_err(Stop::Service)?;
+            }
+        }
         let write = || self.objects.put(self.bucket, &companion.key, companion.body.clone(), &put);
         let again = |e: &Error| self.again(e) || conflict(e);
         retrying(self.options.attempts, self.options.back_off, again, write).await.map_err(Stop::Service)?;
@@ -218,13 +227,7 @@ impl<'a> Sender<'a> {
     }
 
     async fn multipart(&self, key: &str, source: &Source) -> Result<Uploaded, Stop> {
-        let (id, have) = match self.interrupted(key).await.map_err(Stop::Service)? {
-            Some(found) => found,
-            None => {
-                let begin = || self.objects.begin_upload(self.bucket, key, &self.put);
-                (self.retrying(begin).await.map_err(Stop::Service)?, HashMap::new())
-            }
-        };
+        let (id, have) = self.begun(key).await.map_err(Stop::Service)?;
         let outcome = self.parts(key, &id, have, source).await;
         if matches!(outcome, Err(Stop::Source(_))) && !source.again() {
             // There will be no such content again: nothing to go on with.
@@ -239,6 +242,39 @@ impl<'a> Sender<'a> {
             }
         }
         outcome
+    }
+
+    /// An upload of this key, and the parts that it has: the one that an earlier run got furthest with, or a new one.
+    pub(super) async fn begun(&self, key: &str) -> Result<(String, HashMap<u32, PartDone>)> {
+        match self.interrupted(key).await? {
+            Some(found) => Ok(found),
+            None => {
+                let begin = || self.objects.begin_upload(self.bucket, key, &self.put);
+                Ok((self.retrying(begin).await?, HashMap::new()))
+            }
+        }
+    }
+
+    /// One part of an upload that goes on later. Returns its bytes.
+    pub(super) async fn one(&self, key: &str, id: &str, number: u32, source: &Source) -> Result<u64> {
+        match self.part(key, id, number, None, source).await {
+            Ok(sent) => Ok(sent.part.size),
+            Err(Stop::Source(e)) => {
+                if !source.again() {
+                    self.abort(key, id).await;
+                }
+                Err(e)
+            }
+            Err(Stop::Gone { .. }) => {
+                Err(Error::failed(format!("the upload of s3://{}/{key} disappeared", self.bucket))
+                    .why("something else aborted or completed it")
+                    .next("run the same command again"))
+            }
+            Err(Stop::Base(e) | Stop::Service(e)) if e.hint().is_some() => Err(e),
+            Err(Stop::Base(e) | Stop::Service(e)) => {
+                Err(e.next("run the same command again; it sends only what is missing"))
+            }
+        }
     }
 
     /// Aborts as well as it can: the bucket's lifecycle rule does it otherwise.
@@ -292,7 +328,7 @@ impl<'a> Sender<'a> {
         }
         // With copies in it, it may be the copies that are not what they should be; all else shows again when the
         // whole is sent.
-        source.verify(crc).map_err(|e| if source.whole().is_some() { Stop::Base(e) } else { Stop::Source(e) })?;
+        source.verify(crc).map_err(|e| if source.copies() { Stop::Base(e) } else { Stop::Source(e) })?;
         self.companion(source).await?;
         let parts: Vec<PartDone> = sent.into_iter().map(|sent| sent.part).collect();
         let text = crc64_text(crc);
@@ -399,7 +435,7 @@ impl<'a> Sender<'a> {
 }
 
 /// A source as long as its parts are wanted. Threads that make parts are not ended with the future that waits for them.
-struct Wanted(Source);
+pub(super) struct Wanted(pub(super) Source);
 
 impl Drop for Wanted {
     fn drop(&mut self) {
@@ -421,6 +457,15 @@ async fn produce(source: &Source, number: u32) -> Result<Part> {
     match tokio::task::spawn_blocking(move || source.produce(number)).await {
         Ok(part) => part,
         Err(e) => Err(Error::failed("a part could not be made").why(e.to_string())),
+    }
+}
+
+/// The source without its copies, made on a thread where it may block.
+async fn whole(source: &Source) -> Result<Option<Source>> {
+    let source = source.clone();
+    match tokio::task::spawn_blocking(move || source.whole()).await {
+        Ok(whole) => whole,
+        Err(e) => Err(Error::failed("nothing can be sent as a whole").why(e.to_string())),
     }
 }
 

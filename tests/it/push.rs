@@ -32,6 +32,13 @@ impl Dice {
         out.truncate(len);
         out
     }
+
+    /// Numbers of which one byte in two is nearly always the same, so that they compress.
+    fn weights(&mut self, len: usize) -> Vec<u8> {
+        let mut out = self.bytes(len);
+        out.iter_mut().skip(1).step_by(2).for_each(|byte| *byte = 60 | *byte & 1);
+        out
+    }
 }
 
 /// A file of the models.
@@ -43,7 +50,11 @@ pub fn model(app: &App<'_>, name: &str, bytes: &[u8]) {
 
 /// An app whose foundation stands, with some 50 MiB of models in the bucket.
 pub fn deployed<'a>(sandbox: &'a Sandbox, dice: &mut Dice) -> (App<'a>, Bucket) {
-    let app = App::with_image(sandbox, "");
+    deployed_with(sandbox, dice, "")
+}
+
+fn deployed_with<'a>(sandbox: &'a Sandbox, dice: &mut Dice, config: &str) -> (App<'a>, Bucket) {
+    let app = App::with_image(sandbox, config);
     model(&app, "checkpoints/base.safetensors", &dice.bytes(40 * MIB + 3));
     model(&app, "vae/vae.safetensors", &dice.bytes(9 * MIB));
     app.run(&["up", "--yes"]).exits(0);
@@ -111,21 +122,31 @@ fn a_service_that_asks_to_slow_down_gets_the_whole_all_the_same() {
     is_what_pack_writes(&app, &bucket, done["uri"].as_str().unwrap());
 }
 
-/// Killed at twenty moments, with files that change in between: the same command again always ends with the right
-/// object, its index, and no upload that is left over.
 #[test]
 fn killed_at_any_moment_the_next_run_ends_with_the_right_object() {
+    killed_again_and_again("", 20, Dice::bytes);
+}
+
+/// The same while files are compressed to know their lengths, and compressed again to be sent.
+#[test]
+fn killed_while_it_compresses_the_next_run_ends_with_the_right_object() {
+    killed_again_and_again("models: {compression: fast}", 10, Dice::weights);
+}
+
+/// Killed at many moments, with files that change in between: the same command again always ends with the right
+/// object, its index, and no upload that is left over.
+fn killed_again_and_again(config: &str, rounds: usize, numbers: fn(&mut Dice, usize) -> Vec<u8>) {
     let sandbox = Sandbox::with_time_scale(0.001);
     let mut dice = Dice(14);
-    let (app, bucket) = deployed(&sandbox, &mut dice);
+    let (app, bucket) = deployed_with(&sandbox, &mut dice, config);
     let begun = Instant::now();
-    model(&app, "checkpoints/base.safetensors", &dice.bytes(30 * MIB));
+    model(&app, "checkpoints/base.safetensors", &numbers(&mut dice, 30 * MIB));
     app.run(&["model", "push"]).exits(0);
     let usual = begun.elapsed();
-    for round in 0..20 {
+    for round in 0..rounds {
         // Every other time nearly all is copied.
         let (name, size) = [("checkpoints/base.safetensors", 30 * MIB), ("loras/one.safetensors", 2 * MIB)][round % 2];
-        model(&app, name, &dice.bytes(size));
+        model(&app, name, &numbers(&mut dice, size));
         let mut command = app.command(&["model", "push"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_micros(dice.next() % usual.as_micros() as u64));
@@ -159,4 +180,69 @@ fn a_pack_is_what_tar_reads() {
     assert!(Path::new(&out.join("empty")).exists());
     // Both results cannot go to one stream.
     app.run(&["model", "pack", "-o", "-", "--output", "json"]).exits(2);
+}
+
+#[test]
+fn what_is_compressed_is_told_and_extracts_to_the_same_files() {
+    let sandbox = Sandbox::with_time_scale(0.001);
+    let mut dice = Dice(16);
+    let (app, bucket) = deployed_with(&sandbox, &mut dice, "models: {compression: best}");
+    model(&app, "loras/style.safetensors", &dice.weights(3 * MIB));
+    let text: String = (0..100_000).map(|n| format!("layer.{n}.weight = {}\n", n * n)).collect();
+    model(&app, "configs/layers.json", text.as_bytes());
+    let planned = app.run(&["plan", "--output", "json"]).exits(0).data();
+    assert_eq!(planned["model"]["at_most"], json!(true), "{planned}");
+
+    let dry = app.run(&["model", "push", "--dry-run", "--output", "json"]).exits(0).data();
+    let done = app.run(&["model", "push", "--output", "json"]).exits(0).data();
+    assert_eq!(done["compressed_files"], json!({"deflate-6": 1, "deflate-9": 1}), "{done}");
+    assert_eq!((&dry["sent_bytes"], &dry["compressed_files"]), (&done["sent_bytes"], &done["compressed_files"]));
+    let (uri, bytes) = (done["uri"].as_str().unwrap(), done["bytes"].as_u64().unwrap());
+    assert!(bytes < planned["model"]["bytes"].as_u64().unwrap());
+    is_what_pack_writes(&app, &bucket, uri);
+    let out = app.path("out");
+    std::fs::create_dir(&out).unwrap();
+    let tar = std::process::Command::new("tar").arg("xzf").arg(app.path("packed.tar.gz")).arg("-C").arg(&out).status();
+    assert!(tar.unwrap().success());
+    let diff = std::process::Command::new("diff").arg("-r").arg(app.path("models")).arg(&out).output().unwrap();
+    assert!(String::from_utf8_lossy(&diff.stdout).lines().all(|line| line.contains("Only in")), "{diff:?}");
+
+    // What was found out is known to the next plan.
+    let planned = app.run(&["plan", "--output", "json"]).exits(0).data();
+    assert_eq!(
+        (&planned["model"]["at_most"], &planned["model"]["bytes"]),
+        (&json!(false), &json!(bytes))
+    );
+}
+
+#[test]
+fn an_adaptive_upload_says_what_it_decided_and_is_found_again() {
+    let sandbox = Sandbox::with_time_scale(0.001);
+    let mut dice = Dice(17);
+    let app = App::with_image(&sandbox, "models: {compression: adaptive}");
+    model(&app, "checkpoints/base.safetensors", &dice.weights(20 * MIB));
+    model(&app, "diffusion_models/second.safetensors", &dice.weights(50 * MIB));
+    app.run(&["up", "--yes"]).exits(0);
+    let again = app.run(&["model", "push", "--output", "json"]).exits(0).data();
+    assert_eq!(again["already"], json!(true), "{again}");
+
+    model(&app, "vae/third.safetensors", &dice.weights(80 * MIB));
+    let dry = app.run(&["model", "push", "--dry-run"]).exits(0);
+    assert!(dry.stdout.contains("at most"), "{}", dry.stdout);
+    let ran = app.run(&["model", "push", "--output", "json"]).exits(0);
+    assert!(ran.stderr.contains("compression: ") && ran.stderr.contains("MB/s"), "{}", ran.stderr);
+    let done = ran.data();
+    assert!(done["adaptive"]["uplink_bytes_per_second"].as_f64().unwrap() > 0.0, "{done}");
+    let bucket = Bucket::of(&sandbox);
+    let key = done["uri"].as_str().unwrap().strip_prefix(&format!("s3://{BUCKET}/")).unwrap();
+    let out = app.path("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(app.path("object.tar.gz"), bucket.bytes(key)).unwrap();
+    let tar = std::process::Command::new("tar").arg("xzf").arg(app.path("object.tar.gz")).arg("-C").arg(&out).status();
+    assert!(tar.unwrap().success());
+    let third = "vae/third.safetensors";
+    assert!(std::fs::read(out.join(third)).unwrap() == std::fs::read(app.path("models").join(third)).unwrap());
+    assert!(bucket.open().is_empty());
+    let packed = app.run(&["model", "pack", "-o", app.path("packed.tar.gz").to_str().unwrap()]).exits(0);
+    assert!(packed.stderr.contains("as with auto"), "{}", packed.stderr);
 }

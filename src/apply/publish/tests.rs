@@ -8,6 +8,8 @@ use crate::local::cache::DigestCache;
 use crate::local::models::scan;
 use crate::progress::Silent;
 
+mod compressed;
+
 const MIB: usize = 1 << 20;
 
 /// Bytes that no two seeds share.
@@ -32,19 +34,31 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) {
 
 fn artifact(dir: &Path, packaging: Packaging) -> Artifact {
     let tree = Arc::new(scan(dir, &[], &mut DigestCache::in_memory(), false, &Silent).unwrap());
-    Artifact { bucket: "b".into(), tree, packaging, kms_key_arn: None, now: 2 * STALE }
+    let (compression, lengths) = (Compression::None, Lengths::default());
+    Artifact { bucket: "b".into(), tree, packaging, compression, lengths, kms_key_arn: None, now: 2 * STALE }
 }
 
 async fn push(fake: &Arc<Fake>, dir: &Path, packaging: Packaging) -> (String, u64, Uploaded) {
-    let prepared = prepare(fake.clone(), artifact(dir, packaging), &Silent).await.unwrap();
+    push_artifact(fake, artifact(dir, packaging)).await
+}
+
+async fn push_artifact(fake: &Arc<Fake>, artifact: Artifact) -> (String, u64, Uploaded) {
+    let prepared = prepare(fake.clone(), artifact, &Silent).await.unwrap();
     let (key, planned) = (prepared.key.clone(), prepared.sent());
-    let uploaded = publish(fake.clone(), prepared, &Silent).await.unwrap();
+    let uploaded = publish(fake.clone(), prepared, &Silent).await.unwrap().uploaded;
     (key, planned, uploaded)
 }
 
 /// What a whole upload makes.
 fn whole(dir: &Path) -> Vec<u8> {
-    let archive = Archive::new(artifact(dir, Packaging::Tar).tree, 16 << 20);
+    whole_compressed(dir, Compression::None)
+}
+
+fn whole_compressed(dir: &Path, compression: Compression) -> Vec<u8> {
+    let contents = Contents::new(artifact(dir, Packaging::Tar).tree, compression);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let contents = crate::pack::measure(&contents, &mut LengthCache::in_memory(), &Silent, &stop).unwrap();
+    let archive = Archive::new(contents, 16 << 20);
     archive.range(0..archive.layout().total).unwrap()
 }
 

@@ -168,6 +168,12 @@ fn rules_across_values() {
         ("an image without a tag", with("image:\n  uri: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/comfy\n")),
         ("two sources of models", with("models:\n  dir: models\n  uri: s3://my-bucket/model.tar.gz\n")),
         ("nothing to stream", with("models:\n  stream: true\n  uri: s3://my-bucket/model.tar.gz\n")),
+        ("compression where nothing is compressed", with("models:\n  packaging: uncompressed\n  compression: fast\n")),
+        ("compression of what is streamed", with("models:\n  stream: true\n  compression: best\n")),
+        (
+            "compression of what is made elsewhere",
+            with("models:\n  uri: s3://my-bucket/m.tar.gz\n  compression: adaptive\n"),
+        ),
         ("an artifact of another kind", with("models:\n  uri: s3://my-bucket/model.zip\n")),
         ("tags", with(&format!("tags:\n  aws:x: a\n  long: {}\n  \"a,b\": c\n", "y".repeat(257)))),
         ("variables", with(&format!("endpoint:\n  environment:\n    1A: x\n    BIG: {}\n", "z".repeat(1025)))),

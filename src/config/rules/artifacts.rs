@@ -2,7 +2,7 @@
 
 use crate::config::problem::Problem;
 use crate::config::tree::Path;
-use crate::config::{Config, Image, ModelEntry, Packaging};
+use crate::config::{Compression, Config, Image, ModelEntry, Packaging};
 use crate::fetch::{FOLDERS, Wanted};
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
@@ -97,6 +97,7 @@ fn files(config: &Config, problems: &mut Vec<Problem>) {
 
 fn models(config: &Config, problems: &mut Vec<Problem>) {
     files(config, problems);
+    compression(config, problems);
     let Some(uri) = &config.models.uri else { return };
     if config.models.stream {
         problems.push(
@@ -117,6 +118,42 @@ fn models(config: &Config, problems: &mut Vec<Problem>) {
                 .help(format!("Allowed: {allowed}.")),
         );
     }
+}
+
+/// A wish to compress where nothing is compressed.
+fn compression(config: &Config, problems: &mut Vec<Problem>) {
+    let models = &config.models;
+    if matches!(models.compression, Compression::Auto | Compression::None) {
+        return;
+    }
+    if models.stream && models.uri.is_none() && models.compression().looks_at_every_file() {
+        problems.push(
+            Problem::warning(
+                Path::of("models.stream"),
+                "`models.stream` has no effect beside this `models.compression`",
+            )
+            .on_key()
+            .label("files are fetched")
+            .help("With fast and best every file is looked at first. Remove one of the two."),
+        );
+    }
+    let (beside, help) = match (&models.uri, models.packaging) {
+        (Some(_), _) => ("models.uri", "An artifact made elsewhere is used as it is. Remove one of the two."),
+        (None, Packaging::Uncompressed) => (
+            "models.packaging: uncompressed",
+            "The files are published as they are. Remove it, or publish one archive with `packaging: tar`.",
+        ),
+        (None, Packaging::Tar) => return,
+    };
+    problems.push(
+        Problem::warning(
+            Path::of("models.compression"),
+            format!("`models.compression` has no effect beside `{beside}`"),
+        )
+        .on_key()
+        .label("not used")
+        .help(help),
+    );
 }
 
 /// S3's rules for bucket names that the pattern does not hold.

@@ -1,6 +1,6 @@
 use super::*;
 
-const DIGEST: FileDigest = FileDigest { sha256: [7; 32], crc32: 1, crc64nvme: u64::MAX };
+const DIGEST: FileDigest = FileDigest { sha256: [7; 32], crc32: 1, crc64nvme: u64::MAX, gain: 9 };
 
 /// A moment at which every file made by this test has been at rest for long.
 fn later() -> i128 {
@@ -63,7 +63,7 @@ fn damage_and_other_versions_are_an_empty_cache() {
     let stored = dir.path().join(".comfy-deploy/digests.json");
     let good = std::fs::read_to_string(&stored).unwrap();
     for bad in
-        ["", "{", &good[..good.len() / 2], &good.replace("\"version\":1", "\"version\":2"), &good.replace("07", "zz")]
+        ["", "{", &good[..good.len() / 2], &good.replace("\"version\":2", "\"version\":1"), &good.replace("07", "zz")]
     {
         std::fs::write(&stored, bad).unwrap();
         assert_eq!(DigestCache::load(dir.path()).get(&path, &stamp), None, "{bad}");

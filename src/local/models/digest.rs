@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crc_fast::CrcAlgorithm;
 use sha2::{Digest as _, Sha256};
 
+use super::sample::gain;
 use super::walk::Found;
 use super::{ModelFile, ModelTree, OnDisk, Origin};
 use crate::error::{Error, Result};
@@ -47,8 +48,8 @@ pub(super) fn digest(
         .into_iter()
         .zip(known)
         .filter_map(|(f, digest)| {
-            let FileDigest { sha256, crc32, crc64nvme } = digest?;
-            let origin = Origin::Disk(OnDisk { source: f.source, stamp: f.stamp, crc32, crc64nvme });
+            let FileDigest { sha256, crc32, crc64nvme, gain } = digest?;
+            let origin = Origin::Disk(OnDisk { source: f.source, stamp: f.stamp, crc32, crc64nvme, gain });
             Some(ModelFile { path: f.path, mode: f.mode, size: f.stamp.size, sha256, origin })
         })
         .collect();
@@ -121,6 +122,7 @@ pub(crate) fn read_one(
             return Ok(None);
         }
     }
+    let gain = gain(&file, stamp.size).map_err(unreadable)?;
     if Stamp::of(&file.metadata().map_err(unreadable)?) != *stamp || crc32.get_amount() != stamp.size {
         return Err(changed(path));
     }
@@ -129,6 +131,7 @@ pub(crate) fn read_one(
         // A CRC-32 in a u64.
         crc32: crc32.finalize() as u32,
         crc64nvme: crc64.finalize(),
+        gain,
     }))
 }
 

@@ -253,7 +253,7 @@ fn twenty_sparse_gigabytes_that_are_known_take_milliseconds() {
         let path = dir.path().canonicalize().unwrap().join(format!("{n}.safetensors"));
         std::fs::File::create(&path).unwrap().set_len(5 << 30).unwrap();
         let stamp = Stamp::of(&std::fs::metadata(&path).unwrap());
-        let digest = FileDigest { sha256: [n; 32], crc32: 0, crc64nvme: 0 };
+        let digest = FileDigest { sha256: [n; 32], crc32: 0, crc64nvme: 0, gain: 0 };
         cache.put(&path, stamp, digest, crate::local::cache::now_ns() + 60_000_000_000);
     }
     let begun = Instant::now();

@@ -10,11 +10,16 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Compression;
 use crate::local::cache::DigestCache;
 use crate::local::models::{RemoteBytes, RemoteFile, scan};
-use crate::pack::{Archive, FileParts, Index, write};
+use crate::pack::{Archive, Contents, FileParts, Index, write};
 use crate::progress::Silent;
 use crate::transfer::{CopySource, PartSource};
+
+fn stored(tree: Arc<ModelTree>) -> Contents {
+    Contents::new(tree, Compression::None)
+}
 
 /// How a range of a file goes wrong.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +155,7 @@ fn crc(bytes: &[u8]) -> u64 {
 }
 
 fn whole(tree: &Arc<ModelTree>) -> (Vec<u8>, Index) {
-    let archive = Archive::new(tree.clone(), PART);
+    let archive = Archive::new(stored(tree.clone()), PART);
     let bytes: Vec<u8> = all(&archive).into_iter().flat_map(Result::unwrap).collect();
     archive.verify(crc(&bytes)).unwrap();
     let index = archive.index().unwrap().0;
@@ -167,7 +172,7 @@ fn an_archive_is_the_same_wherever_its_files_are() {
     let read: Vec<u64> = case.files.iter().map(|file| file.read.load(Ordering::Relaxed)).collect();
     assert_eq!(read, [400_000, 130_001], "every byte comes once");
     let mut out = Vec::new();
-    write(&Archive::new(case.remote.clone(), PART), &mut out).unwrap();
+    write(&Archive::new(stored(case.remote.clone()), PART), &mut out).unwrap();
     assert!(out == here.0);
 }
 
@@ -176,7 +181,7 @@ fn other_content_than_the_locked_is_an_error_with_both_sums() {
     for at in [0, 200_000, 399_999] {
         let case = mixed(None);
         case.files[0].content.lock().unwrap()[at] ^= 1;
-        let archive = Archive::new(case.remote.clone(), PART);
+        let archive = Archive::new(stored(case.remote.clone()), PART);
         let parts = all(&archive);
         // Nobody hangs, and the last part, for which all is waited, is never made.
         let e = parts.last().unwrap().as_ref().unwrap_err().to_string();
@@ -193,7 +198,7 @@ fn what_one_part_dies_of_the_others_die_of_too() {
     for again in [true, false] {
         let case = mixed(Some(|_| 5));
         case.files[0].wrong.lock().unwrap().insert(60_000, Wrong::Broken(again));
-        let archive = Archive::new(case.remote.clone(), PART);
+        let archive = Archive::new(stored(case.remote.clone()), PART);
         let parts = all(&archive);
         // The first may have been done before that.
         for part in &parts[1..8] {
@@ -201,7 +206,7 @@ fn what_one_part_dies_of_the_others_die_of_too() {
         }
         assert_eq!(archive.again(), again);
         // The same when one thread after the other writes.
-        let e = write(&Archive::new(case.remote.clone(), PART), &mut Vec::new()).unwrap_err();
+        let e = write(&Archive::new(stored(case.remote.clone()), PART), &mut Vec::new()).unwrap_err();
         assert!(e.to_string().contains("the hub is gone"), "{e}");
     }
 }
@@ -211,7 +216,7 @@ fn a_file_here_that_changes_ends_those_who_wait_for_one_elsewhere() {
     let case = mixed(None);
     std::fs::write(case._dir.path().join("a.json"), "other").unwrap();
     let begun = Instant::now();
-    let e = write(&Archive::new(case.remote, PART), &mut Vec::new()).unwrap_err();
+    let e = write(&Archive::new(stored(case.remote), PART), &mut Vec::new()).unwrap_err();
     assert!(e.to_string().contains("a.json"), "{e}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
@@ -220,7 +225,7 @@ fn a_file_here_that_changes_ends_those_who_wait_for_one_elsewhere() {
 fn readers_and_those_who_wait_end_when_nobody_wants_the_parts() {
     let case = mixed(None);
     case.files[0].wrong.lock().unwrap().insert(60_000, Wrong::Silent);
-    let archive = Archive::new(case.remote, PART);
+    let archive = Archive::new(stored(case.remote), PART);
     std::thread::scope(|scope| {
         let work = scope.spawn(|| all(&archive));
         std::thread::sleep(Duration::from_millis(200));
@@ -234,7 +239,7 @@ fn readers_and_those_who_wait_end_when_nobody_wants_the_parts() {
 #[test]
 fn a_part_that_is_made_again_must_be_the_same() {
     let case = mixed(None);
-    let archive = Archive::new(case.remote.clone(), PART);
+    let archive = Archive::new(stored(case.remote.clone()), PART);
     let first: Vec<_> = all(&archive).into_iter().map(Result::unwrap).collect();
     assert!(archive.produce(3).unwrap().body == first[2]);
     let bytes = first.concat();
@@ -253,12 +258,12 @@ fn what_is_copied_is_not_read() {
     let (before, after) =
         (case(&old, &[], None), case(&new, &["checkpoints/a.safetensors", "loras/new.safetensors"], None));
     let part = 16 * MIB as u64;
-    let old = Archive::new(before.disk.clone(), part);
+    let old = Archive::new(stored(before.disk.clone()), part);
     let old_bytes: Vec<u8> = all(&old).into_iter().flat_map(Result::unwrap).collect();
     let index = old.index().unwrap().0;
     let source = CopySource { key: "old".into(), etag: "e".into(), version_id: None };
 
-    let archive = Archive::new(after.remote.clone(), part).copying(source.clone(), index.clone()).unwrap();
+    let archive = Archive::new(stored(after.remote.clone()), part).copying(source.clone(), index.clone()).unwrap();
     let (mut bytes, mut sum) = (Vec::new(), super::super::archive::Joined::default());
     for number in 1..=archive.count() {
         let part = match archive.copy(number) {
@@ -270,7 +275,7 @@ fn what_is_copied_is_not_read() {
     }
     archive.verify(sum.sum).unwrap();
     assert!(archive.verify(sum.sum ^ 1).is_err());
-    let fresh = Archive::new(after.disk.clone(), part);
+    let fresh = Archive::new(stored(after.disk.clone()), part);
     assert!(bytes == all(&fresh).into_iter().flat_map(Result::unwrap).collect::<Vec<u8>>());
     assert_eq!(archive.index().unwrap(), fresh.index().unwrap());
     let read: Vec<u64> = after.files.iter().map(|file| file.read.load(Ordering::Relaxed)).collect();
@@ -280,8 +285,8 @@ fn what_is_copied_is_not_read() {
     // The CRC-32 of what is copied comes from the index: one that cannot be right is of no use.
     let mut lying = index;
     lying.files[0].crc32 = "00000000".into();
-    assert!(Archive::new(after.remote, part).copying(source.clone(), lying.clone()).is_none());
-    assert!(Archive::new(after.disk, part).copying(source, lying).is_some());
+    assert!(Archive::new(stored(after.remote), part).copying(source.clone(), lying.clone()).is_none());
+    assert!(Archive::new(stored(after.disk), part).copying(source, lying).is_some());
 }
 
 /// Parts that begin or end in the header of a block, and such as have nothing of the file but that or the zeros behind it.
@@ -334,7 +339,7 @@ proptest! {
         let remote: Vec<&str> = names.iter().zip(&elsewhere).filter(|(_, there)| **there).map(|(n, _)| n.as_str()).collect();
         let case = case(&files, &remote, None);
         let expected = whole(&case.disk);
-        let archive = Archive::new(case.remote.clone(), part);
+        let archive = Archive::new(stored(case.remote.clone()), part);
         let bytes: Vec<u8> = all(&archive).into_iter().flat_map(Result::unwrap).collect();
         prop_assert!(bytes == expected.0);
         archive.verify(crc(&bytes)).unwrap();
