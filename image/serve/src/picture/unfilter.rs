@@ -23,7 +23,7 @@ fn anywhere<const N: usize>(filter: u8, row: &[u8], above: &[u8], out: &mut [u8]
         2 => {
             out.iter_mut().zip(row.iter().zip(above)).for_each(|(out, (byte, above))| *out = byte.wrapping_add(*above))
         }
-        3 => average::<N>(row, above, out),
+        3 => average::<N>(row, above, [0; N], out),
         4 => paeth::<N>(row, above, [0; N], [0; N], out),
         _ => return None,
     }
@@ -39,8 +39,7 @@ fn sub<const N: usize>(row: &[u8], mut left: [u8; N], out: &mut [u8]) {
 }
 
 #[inline(always)]
-fn average<const N: usize>(row: &[u8], above: &[u8], out: &mut [u8]) {
-    let mut left = [0u8; N];
+fn average<const N: usize>(row: &[u8], above: &[u8], mut left: [u8; N], out: &mut [u8]) {
     let pixels = row.as_chunks::<N>().0.iter().zip(above.as_chunks::<N>().0);
     for (out, (pixel, above)) in out.as_chunks_mut::<N>().0.iter_mut().zip(pixels) {
         left = std::array::from_fn(|at| pixel[at].wrapping_add(left[at].midpoint(above[at])));
@@ -76,6 +75,7 @@ mod avx2 {
     pub(super) fn row<const N: usize>(filter: u8, row: &[u8], above: &[u8], out: &mut [u8]) -> Option<()> {
         match (filter, N) {
             (1, 3) => sub(row, out),
+            (3, 3 | 4) => average::<N>(row, above, out),
             (4, 3 | 4) => paeth::<N>(row, above, out),
             _ => return super::anywhere::<N>(filter, row, above, out),
         }
@@ -85,7 +85,7 @@ mod avx2 {
     /// Five pixels of three bytes at a time: each is added to the next, to the next two, to the next four.
     #[target_feature(enable = "avx2")]
     fn sub(row: &[u8], out: &mut [u8]) {
-        let last = _mm_setr_epi8(12, 13, 14, 12, 13, 14, 12, 13, 14, 12, 13, 14, 12, 13, 14, 12);
+        let spread = _mm_setr_epi8(12, 13, 14, 12, 13, 14, 12, 13, 14, 12, 13, 14, 12, 13, 14, 12);
         let mut left = _mm_setzero_si128();
         let mut done = 0;
         // The sixteenth byte belongs to the next five.
@@ -96,38 +96,78 @@ mod avx2 {
             pixels = _mm_add_epi8(pixels, _mm_slli_si128::<12>(pixels));
             pixels = _mm_add_epi8(pixels, left);
             store(pixels, to);
-            left = _mm_shuffle_epi8(pixels, last);
+            left = _mm_shuffle_epi8(pixels, spread);
             done += 15;
         }
-        let before = done.checked_sub(3).and_then(|from| out[from..].first_chunk()).copied().unwrap_or([0; 3]);
+        let before = last(out, done);
         super::sub::<3>(&row[done..], before, &mut out[done..]);
+    }
+
+    /// A pixel at a time. The instruction's mean is rounded up, so it is given all bits inverted, and what comes of
+    /// it stays so: then two instructions are all that a pixel waits for.
+    #[target_feature(enable = "avx2")]
+    fn average<const N: usize>(row: &[u8], above: &[u8], out: &mut [u8]) {
+        let ones = _mm_set1_epi8(-1);
+        let mut inverted = ones;
+        let mut done = 0;
+        while let (Some(from), Some(up), Some(to)) =
+            (row[done..].first_chunk(), above[done..].first_chunk(), out[done..].first_chunk_mut::<16>())
+        {
+            let (mut pixels, mut ups) = (load(from), _mm_xor_si128(load(up), ones));
+            for at in 0..16 / N {
+                inverted = _mm_sub_epi8(_mm_avg_epu8(inverted, ups), pixels);
+                put(to, at * N, !_mm_cvtsi128_si32(inverted));
+                (pixels, ups) = (next::<N>(pixels), next::<N>(ups));
+            }
+            done += 16 / N * N;
+        }
+        let left = last(out, done);
+        super::average::<N>(&row[done..], &above[done..], left, &mut out[done..]);
     }
 
     /// A pixel at a time, its samples side by side.
     #[target_feature(enable = "avx2")]
     fn paeth<const N: usize>(row: &[u8], above: &[u8], out: &mut [u8]) {
-        let wide = |from: &[u8; 4]| _mm_cvtepu8_epi16(_mm_cvtsi32_si128(i32::from_le_bytes(*from)));
         let (mut left, mut corner) = (_mm_setzero_si128(), _mm_setzero_si128());
         let mut done = 0;
-        // The fourth byte may belong to the next pixel.
-        while let (Some(pixel), Some(up), Some(to)) =
-            (row[done..].first_chunk(), above[done..].first_chunk(), out[done..].first_chunk_mut())
+        while let (Some(from), Some(up), Some(to)) =
+            (row[done..].first_chunk(), above[done..].first_chunk(), out[done..].first_chunk_mut::<16>())
         {
-            let (pixel, up) = (wide(pixel), wide(up));
-            let twice = _mm_add_epi16(corner, corner);
-            let bound = _mm_sub_epi16(_mm_add_epi16(twice, _mm_sub_epi16(corner, up)), left);
-            let (low, high) = (_mm_min_epi16(left, up), _mm_max_epi16(left, up));
-            // The sums first: then only comparisons and choices are waited for.
-            let [low_sum, high_sum, corner_sum] = [low, high, corner].map(|value| _mm_add_epi8(pixel, value));
-            let inner = _mm_blendv_epi8(low_sum, corner_sum, _mm_cmpgt_epi16(high, bound));
-            left = _mm_blendv_epi8(high_sum, inner, _mm_cmpgt_epi16(bound, low));
-            corner = up;
-            *to = _mm_cvtsi128_si32(_mm_packus_epi16(left, left)).to_le_bytes();
-            done += N;
+            let (mut pixels, mut ups) = (load(from), load(up));
+            for at in 0..16 / N {
+                let (pixel, up) = (_mm_cvtepu8_epi16(pixels), _mm_cvtepu8_epi16(ups));
+                let thrice = _mm_add_epi16(_mm_add_epi16(corner, corner), corner);
+                let bound = _mm_sub_epi16(_mm_sub_epi16(thrice, up), left);
+                let (low, high) = (_mm_min_epi16(left, up), _mm_max_epi16(left, up));
+                // The sums first: then only comparisons and choices are waited for.
+                let [low_sum, high_sum, corner_sum] = [low, high, corner].map(|value| _mm_add_epi8(pixel, value));
+                let inner = _mm_blendv_epi8(low_sum, corner_sum, _mm_cmpgt_epi16(high, bound));
+                left = _mm_blendv_epi8(high_sum, inner, _mm_cmpgt_epi16(bound, low));
+                corner = up;
+                put(to, at * N, _mm_cvtsi128_si32(_mm_packus_epi16(left, left)));
+                (pixels, ups) = (next::<N>(pixels), next::<N>(ups));
+            }
+            done += 16 / N * N;
         }
-        let before = |of: &[u8]| done.checked_sub(N).and_then(|at| of[at..].first_chunk()).copied().unwrap_or([0; N]);
-        let (left, corner) = (before(out), before(above));
+        let (left, corner) = (last(out, done), last(above, done));
         super::paeth::<N>(&row[done..], &above[done..], left, corner, &mut out[done..]);
+    }
+
+    /// The pixel in front of a place.
+    fn last<const N: usize>(of: &[u8], end: usize) -> [u8; N] {
+        end.checked_sub(N).and_then(|at| of[at..].first_chunk()).copied().unwrap_or([0; N])
+    }
+
+    /// Puts four bytes, the last of which may belong to the next pixel.
+    #[inline(always)]
+    fn put(to: &mut [u8; 16], at: usize, bytes: i32) {
+        to[at..at + 4].copy_from_slice(&bytes.to_le_bytes());
+    }
+
+    /// Without the first pixel.
+    #[target_feature(enable = "avx2")]
+    fn next<const N: usize>(pixels: __m128i) -> __m128i {
+        if N == 3 { _mm_srli_si128::<3>(pixels) } else { _mm_srli_si128::<4>(pixels) }
     }
 
     #[target_feature(enable = "avx2")]

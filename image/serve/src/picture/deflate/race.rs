@@ -1,6 +1,6 @@
 //! Several decoders at once in one block of literals.
 
-use super::codes::{Codes, Literals, SIZE, SPECIAL, Word};
+use super::codes::{Codes, Literals, Next, SIZE, SPECIAL, Word};
 use super::{INPUT, Input, LONGEST_COPY, Output, SLACK, load, write};
 
 /// How many run at once. By measurement: with five and six their state does not stay in registers, three wait longer.
@@ -164,19 +164,31 @@ where
     T: FnMut(&[u8]) -> Option<usize>,
 {
     let (mut other, mut steps) = (start, 0);
+    output.room(LONGEST_COPY)?;
     while input.at != other {
         let (literals, bytes) = input.ahead.parts();
         if input.at < other {
-            let (word, length) = codes.word(literals, load(bytes, input.at));
-            output.room(LONGEST_COPY)?;
-            let ended = write(word?, output)?;
-            input.at += length;
-            input.sound()?;
-            if ended {
-                return Some(Met::Ended);
+            match literals.next(load(bytes, input.at)) {
+                Next::Literal(literal, length) => {
+                    output.push(literal);
+                    input.at += length;
+                }
+                Next::Special(symbol, length) => {
+                    let (word, length) = codes.special(symbol, length, load(bytes, input.at));
+                    input.at += length;
+                    if write(word?, output)? {
+                        return input.sound().map(|()| Met::Ended);
+                    }
+                }
             }
+            output.room(LONGEST_COPY)?;
+            input.sound()?;
         } else if steps < most {
-            other += codes.word(literals, load(bytes, other)).1;
+            let bits = load(bytes, other);
+            other += match literals.next(bits) {
+                Next::Literal(_, length) => length,
+                Next::Special(symbol, length) => codes.special(symbol, length, bits).1,
+            };
             steps += 1;
         } else {
             return Some(Met::Never);
