@@ -91,7 +91,9 @@ pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>)
         () = gone(&mut presence, present) => Err(Stop::Nowhere(Problem::lost("ComfyUI ended while the job ran; it is being restarted"))),
     };
     let mut report = follower.report;
-    report.frames_lost = !follower.complete && !follower.socket_savers.is_empty();
+    if !follower.complete {
+        report.lost = follower.socket_savers.into_iter().collect();
+    }
     match ended {
         Ok(()) => {
             let made = files(&report.outputs, |node| !report.cached.contains(node)).collect();

@@ -38,7 +38,12 @@ pub(crate) async fn invoke(app: Arc<App>, request: Request) -> Response {
     let answer = match tokio::time::timeout(deadline, answer(&app, &head.headers, &mut body, &mut record)).await {
         Ok(answer) => answer,
         // Dropping the work took the job out of ComfyUI.
-        Err(_) => Err(late(deadline)),
+        Err(_) if record.received => Err(late(deadline)),
+        // There is no time left to read the rest.
+        Err(_) => {
+            drop(std::mem::take(&mut body));
+            Err(slow(deadline))
+        }
     };
     match answer {
         Ok((headers, content)) => {
@@ -64,6 +69,12 @@ fn late(deadline: Duration) -> Problem {
         deadline.as_secs_f64()
     );
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
+}
+
+/// The caller's own fault, so that nobody can raise an alarm for server errors by sending slowly.
+fn slow(deadline: Duration) -> Problem {
+    let message = format!("the body did not come within {} s", deadline.as_secs_f64());
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
 }
 
 /// A place among the jobs under way.
@@ -94,7 +105,7 @@ async fn answer(
     let wish = Wish { accept, options: Options::parse(headers)?, quality: app.jpeg_quality };
     let _admission = admit(app)?;
     let body = read(headers, body, app.max_body).await?;
-    record.request_bytes = body.len();
+    (record.request_bytes, record.received) = (body.len(), true);
     let request = match body.len() > LARGE {
         true => tokio::task::spawn_blocking(move || request::parse(&body)).await.map_err(|_| crashed("reading"))??,
         false => request::parse(&body)?,

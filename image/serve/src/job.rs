@@ -58,8 +58,8 @@ pub(crate) struct Report {
     /// Nodes whose result was there before.
     pub(crate) cached: HashSet<String>,
     pub(crate) frames: Vec<Frame>,
-    /// The socket broke, so that pictures which come on it alone may be missing.
-    pub(crate) frames_lost: bool,
+    /// Nodes whose pictures come on the socket alone and may be missing, because it broke.
+    pub(crate) lost: Vec<String>,
     pub(crate) queued: Option<Duration>,
     pub(crate) invalid_nodes: Vec<String>,
 }
@@ -230,8 +230,15 @@ impl Jobs {
 /// The outputs that the caller gets.
 fn wanted(report: &Report, nodes: &[String], all: bool) -> Result<Vec<Found>, Problem> {
     let mut found = found(&report.outputs, &report.frames, nodes);
-    if report.frames_lost {
-        return Err(Problem::lost("the connection to ComfyUI broke before a picture came that is sent on it alone"));
+    let place = |node: &String| nodes.iter().position(|other| other == node);
+    if let Some(lost) = report.lost.iter().map(place).min() {
+        // What is missing does not matter if it would not have been the first.
+        let first = found.first().filter(|first| !all && first.item.is_saved() && place(&first.node) < lost);
+        if first.is_none() {
+            return Err(Problem::lost(
+                "the connection to ComfyUI broke before a picture came that is sent on it alone",
+            ));
+        }
     }
     if found.is_empty() {
         let message = "the workflow ran, but made nothing that can be returned; add a node that saves, like SaveImage";
@@ -252,8 +259,23 @@ mod tests {
     fn nothing_to_return_is_the_workflows_fault_unless_it_was_lost() {
         let problem = wanted(&Report::default(), &[], false).expect_err("nothing");
         assert_eq!((problem.status.as_u16(), problem.code), (422, "no_output"));
-        let lost = Report { frames_lost: true, ..Report::default() };
-        let problem = wanted(&lost, &[], false).expect_err("lost");
+        let lost = Report { lost: vec!["7".into()], ..Report::default() };
+        let problem = wanted(&lost, &["7".into()], false).expect_err("lost");
         assert_eq!((problem.status.as_u16(), problem.code), (503, "job_lost"));
+    }
+
+    #[test]
+    fn what_was_lost_matters_if_it_would_be_the_answer() {
+        let report = |kind: &str| {
+            let outputs = json!({"5": {"images": [{"filename": "a.png", "subfolder": "", "type": kind}]}});
+            let outputs = outputs.as_object().expect("an object").clone();
+            Report { outputs, lost: vec!["7".into()], ..Report::default() }
+        };
+        let [before, after] = [["5", "7"], ["7", "5"]].map(|nodes| nodes.map(str::to_owned));
+        assert_eq!(wanted(&report("output"), &before, false).map(|found| found.len()), Ok(1));
+        // The lost one may come first, is wanted too, or is saved and this one previewed.
+        for (kind, nodes, all) in [("output", &after, false), ("output", &before, true), ("temp", &before, false)] {
+            assert_eq!(wanted(&report(kind), nodes, all).map_err(|problem| problem.code), Err("job_lost"));
+        }
     }
 }

@@ -23,6 +23,13 @@ pub(crate) enum Item {
     Picture(&'static str, Bytes),
 }
 
+impl Item {
+    /// A picture, video or sound that was meant to be kept: what comes first.
+    pub(crate) fn is_saved(&self) -> bool {
+        rank(self) == 0
+    }
+}
+
 /// Something that a node made.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Found {

@@ -6,12 +6,15 @@
 use thiserror::Error;
 
 mod decode;
+mod deflate;
 mod jpeg;
+mod plain;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod unfilter;
 mod webp;
 
 pub use texts::without_texts;

@@ -7,9 +7,9 @@ use axum::http::HeaderMap;
 
 use crate::metrics::Metrics;
 
-/// Headers whose values are credentials.
-const SECRET: [&str; 6] =
-    ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-amz-security-token", "x-api-key"];
+/// What is in the names of headers whose values are credentials.
+const SECRET: [&str; 9] =
+    ["authorization", "cookie", "token", "secret", "key", "password", "credential", "signature", "oidc"];
 
 /// What is known of a request. Written when it is dropped, so that a request whose caller went away has its line too.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Record {
     /// In one word.
     pub(crate) outcome: &'static str,
     pub(crate) status: u16,
+    /// The whole body came.
+    pub(crate) received: bool,
     pub(crate) request_bytes: usize,
     pub(crate) response_bytes: usize,
     pub(crate) content_type: String,
@@ -35,6 +37,7 @@ impl Record {
             outcome: "client_gone",
             // As nginx writes it; nobody gets it.
             status: 499,
+            received: false,
             request_bytes: 0,
             response_bytes: 0,
             content_type: String::new(),
@@ -72,7 +75,7 @@ impl Drop for Record {
 pub(crate) fn headers(headers: &HeaderMap) -> String {
     let mut lines: Vec<String> = headers
         .iter()
-        .map(|(name, value)| match SECRET.contains(&name.as_str()) {
+        .map(|(name, value)| match SECRET.iter().any(|secret| name.as_str().contains(secret)) {
             true => format!("{name}: ***"),
             false => format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())),
         })
@@ -89,10 +92,14 @@ mod tests {
     #[test]
     fn credentials_are_masked() {
         let mut map = HeaderMap::new();
-        for (name, value) in [("accept", "*/*"), ("authorization", "Bearer s3cret"), ("cookie", "a=s3cret")] {
-            map.append(name, HeaderValue::from_static(value));
+        let secrets =
+            ["authorization", "cookie", "proxy-authorization", "x-amz-security-token", "x-amzn-oidc-data", "x-api-key"];
+        map.append("accept", HeaderValue::from_static("*/*"));
+        for name in secrets {
+            map.append(name, HeaderValue::from_static("s3cret"));
         }
         map.append("x-odd", HeaderValue::from_bytes(b"\xff").expect("allowed"));
-        assert_eq!(headers(&map), "accept: */*\nauthorization: ***\ncookie: ***\nx-odd: \u{fffd}");
+        let masked = secrets.map(|name| format!("{name}: ***")).join("\n");
+        assert_eq!(headers(&map), format!("accept: */*\n{masked}\nx-odd: \u{fffd}"));
     }
 }

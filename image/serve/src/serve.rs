@@ -8,16 +8,21 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::app::{App, router};
 use crate::child;
 use crate::cli::Serve;
 use crate::comfy::Comfy;
+use crate::health::Health;
 use crate::job::Presence;
 use crate::metrics;
 
 /// How long requests in flight may take after SIGTERM. SageMaker kills after 30 seconds, and ComfyUI takes up to 4.5.
 const GRACE: Duration = Duration::from_secs(23);
+/// How long connections are waited for on which no request is under way: long enough to send an answer, and not as
+/// long as a client takes that has begun a request and does not go on.
+const LEAVE: Duration = Duration::from_secs(3);
 /// How long cancelling and cleaning up may take then.
 const CHORES: Duration = Duration::from_secs(1);
 
@@ -48,7 +53,7 @@ pub async fn run(options: Serve) -> io::Result<()> {
     let spawns = comfyui.command.is_some();
     let mut keeper = tokio::spawn(child::keep_running(comfyui, announce, keeping));
     let watch = tokio::spawn(Arc::clone(&app).watch());
-    let chores = app.jobs.chores.clone();
+    let (chores, health) = (app.jobs.chores.clone(), Arc::clone(&app.health));
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
         // A sender that is gone means the same.
         let _ = serving.wait_for(|stop| *stop).await;
@@ -63,8 +68,10 @@ pub async fn run(options: Serve) -> io::Result<()> {
     }
     tracing::info!("stopping");
     stop_serving.send_replace(true);
-    if tokio::time::timeout(GRACE, server).await.is_err() {
-        tracing::warn!("requests in flight are cut");
+    tokio::select! {
+        _ = &mut server => {}
+        () = idle(&health) => tracing::info!("connections without a request are cut"),
+        () = tokio::time::sleep(GRACE) => tracing::warn!("requests in flight are cut"),
     }
     chores.close();
     if tokio::time::timeout(CHORES, chores.wait()).await.is_err() {
@@ -76,6 +83,17 @@ pub async fn run(options: Serve) -> io::Result<()> {
         keeper.await.map_err(io::Error::other)??;
     }
     Ok(())
+}
+
+/// Until no request has been under way for a while.
+async fn idle(health: &Health) {
+    let mut busy = Instant::now();
+    while busy.elapsed() < LEAVE {
+        tokio::time::sleep(LEAVE / 30).await;
+        if health.jobs() > 0 {
+            busy = Instant::now();
+        }
+    }
 }
 
 async fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -45,13 +45,18 @@ use std::io::Cursor;
 
 use png::{ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
-use super::{LONGEST_SIDE, PictureError, Pixels};
+use super::{LONGEST_SIDE, PictureError, Pixels, plain};
 
 /// Room for what the decoder allocates beside the pixels: chunks and a few rows.
 const OVERHEAD: usize = 16 * 1024 * 1024;
 
 /// Decodes within a number of bytes for the pixels.
 pub(super) fn png(bytes: &[u8], memory: usize) -> Result<Pixels, PictureError> {
+    plain::png(bytes, memory).map_or_else(|| any(bytes, memory), Ok)
+}
+
+/// The same for all kinds, with a verdict on what is none.
+pub(super) fn any(bytes: &[u8], memory: usize) -> Result<Pixels, PictureError> {
     let mut options = DecodeOptions::default();
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);

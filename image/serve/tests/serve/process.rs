@@ -178,6 +178,33 @@ async fn sigterm_in_the_middle_of_requests_loses_nothing() {
 }
 
 #[tokio::test]
+async fn who_begins_a_request_and_does_not_go_on_holds_up_nobody() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut server, _directory) = spawning(&["--invocation-timeout", "1"], &[]).await;
+    assert!(soon(async || server.ping().await == 200).await);
+    let address = server.url("").trim_start_matches("http://").to_owned();
+    let begun = async |text: &str| {
+        let mut socket = tokio::net::TcpStream::connect(&address).await.expect("connects");
+        socket.write_all(text.as_bytes()).await.expect("writes");
+        socket
+    };
+    // Of a body that does not come within the deadline the caller is told then, and not later.
+    let mut slow =
+        begun("POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{").await;
+    let started = std::time::Instant::now();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_timeout"), "{answer}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    // A request that is never complete does not keep the server from stopping.
+    let _unfinished = begun("GET /ping HTTP/1.1\r\nHo").await;
+    let started = std::time::Instant::now();
+    server.terminate();
+    assert!(server.child.wait().await.expect("ends").success());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn what_cannot_start_fails_at_once_and_says_why() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = listener.local_addr().expect("an address").port().to_string();
