@@ -118,7 +118,7 @@ pub(super) async fn start(
     image: &str,
     spawner: &Spawner,
     order: &Order<'_>,
-    mut sink: Sink,
+    sink: Sink,
 ) -> Result<Running, NotStarted> {
     let mut command = Command::new(tool);
     // Attached, it hands signals on, and the engine removes the container at its end.
@@ -133,7 +133,7 @@ pub(super) async fn start(
         command.arg("--env").arg(format!("{name}={value}"));
     }
     command.args([image, SERVE]);
-    let process = spawner.start(command, Signal::TERM, Box::new(move |line| sink(line))).await?;
+    let process = spawner.start(command, Signal::TERM, sink).await?;
     let mut force = Command::new(tool);
     force.args(["rm", "--force", order.name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut running = Running { process, place: None, first: None, force: Some(force) };

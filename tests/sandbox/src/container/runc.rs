@@ -91,7 +91,6 @@ pub(super) async fn start(
     fs::write(bundle.join("config.json"), spec(&config, &user, order, &bundle).to_string())?;
     let mut command = runc(program, order.state);
     command.args(["run", "--bundle", ".", "--pid-file", "pid", order.name]).current_dir(&bundle);
-    // As in the image: three directories up are the state's own.
     let layers = format!("lowerdir={},upperdir=written/up,workdir=written/work\0", below(root)?);
     let mounted = move || {
         let layers = CStr::from_bytes_with_nul(layers.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
