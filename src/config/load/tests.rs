@@ -168,6 +168,12 @@ fn rules_across_values() {
         ("an image without a tag", with("image:\n  uri: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/comfy\n")),
         ("two sources of models", with("models:\n  dir: models\n  uri: s3://my-bucket/model.tar.gz\n")),
         ("nothing to stream", with("models:\n  stream: true\n  uri: s3://my-bucket/model.tar.gz\n")),
+        (
+            "a file and a directory of one name",
+            with(
+                "models:\n  files:\n    - {source: \"https://a.example/x\", to: loras/x}\n    - {source: \"https://a.example/y\", to: loras/x/y}\n",
+            ),
+        ),
         ("an artifact of another kind", with("models:\n  uri: s3://my-bucket/model.zip\n")),
         ("tags", with(&format!("tags:\n  aws:x: a\n  long: {}\n  \"a,b\": c\n", "y".repeat(257)))),
         ("variables", with(&format!("endpoint:\n  environment:\n    1A: x\n    BIG: {}\n", "z".repeat(1025)))),
