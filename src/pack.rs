@@ -13,6 +13,7 @@
 //! modes are 0644 or 0755. Directories have no entries of their own; every extractor makes them.
 
 mod archive;
+mod buffers;
 mod changes;
 mod choice;
 mod contents;

@@ -293,6 +293,3 @@ fn size(node: &Node) -> usize {
         Value::Map(entries) => 1 + entries.iter().map(|entry| size(&entry.node)).sum::<usize>(),
     }
 }
-
-#[cfg(test)]
-mod tests;

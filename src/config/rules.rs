@@ -51,6 +51,3 @@ pub fn locate(tree: &Node, problem: Problem) -> Problem {
     let whole_file = !found.found && found.key.is_none();
     if whole_file { problem.at(Origin::Memory) } else { problem.at(origin) }
 }
-
-#[cfg(test)]
-mod tests;

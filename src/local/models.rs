@@ -211,6 +211,10 @@ pub fn artifact(
     });
     tree.files.extend(elsewhere.into_values());
     tree.files.sort_unstable_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
+    if let Some((file, below)) = name_clash(&tree.files.iter().map(|f| f.path.as_str()).collect()) {
+        return Err(Error::usage(format!("{file} is a file, and {below} needs a directory of that name"))
+            .next("give one of them another place in models.files (to), or move it in the models directory"));
+    }
     for pair in case_collisions(tree.files.iter().map(|f| f.path.as_str())) {
         reporter.report(Event::Warning(format!(
             "{} and {} differ only in upper and lower case; somebody who unpacks the artifact on macOS or Windows loses one",
@@ -267,6 +271,13 @@ fn matcher(globs: &[String]) -> Result<Gitignore> {
         builder.add_line(None, glob).map_err(|e| bad(glob, e))?;
     }
     builder.build().map_err(|e| bad(&globs.join(" "), e))
+}
+
+/// A file that would also have to be a directory, and a file in that: no extractor can make both, and SageMaker refuses
+/// them (API reference, S3ModelDataSource). One disk cannot have both, but files of several places can.
+pub(crate) fn name_clash<'a>(paths: &BTreeSet<&'a str>) -> Option<(&'a str, &'a str)> {
+    let directories = |path: &'a str| path.match_indices('/').map(move |(end, _)| &path[..end]);
+    paths.iter().find_map(|&path| Some((directories(path).find(|above| paths.contains(above))?, path)))
 }
 
 /// Paths that are the same when case is ignored.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 
+use super::buffers::Buffer;
 use super::changes::{PlannedPart, Stretch, parts};
 use super::contents::Contents;
 use super::gzip;
@@ -137,17 +138,17 @@ impl Archive {
 
     /// The bytes of a range of the archive, which must be inside it.
     pub fn range(&self, range: Range<u64>) -> Result<Vec<u8>> {
-        Ok(self.made(range, false)?.0)
+        Ok(self.made(range, false)?.0.to_vec())
     }
 
     /// The bytes of a range, and their CRC-64/NVME. As a part of the archive, of remote files they are hashed, which waits
     /// for all parts before it; and the end waits for all of those files.
-    fn made(&self, range: Range<u64>, part: bool) -> Result<(Vec<u8>, u64)> {
+    fn made(&self, range: Range<u64>, part: bool) -> Result<(Buffer, u64)> {
         let end = self.layout.total;
         if range.start > range.end || range.end > end {
             return Err(Error::failed(format!("bytes {range:?} are not in an archive of {end}")));
         }
-        let mut out = vec![0; (range.end - range.start) as usize];
+        let mut out = Buffer::new((range.end - range.start) as usize);
         let mut crc = Joined::default();
         let mut open = Open::new(self.tree(), &self.read, &self.streams);
         for segment in self.layout.touched(&range) {
@@ -332,7 +333,7 @@ impl PartSource for Archive {
         let part = self.part(number).ok_or_else(|| no_part(number))?;
         // Whoever waits for this part will wait in vain.
         let (body, crc64nvme) = self.made(part.range.clone(), true).inspect_err(|e| self.streams.fail(e, false))?;
-        Ok(Part { body: Bytes::from(body), crc64nvme })
+        Ok(Part { body: Bytes::from_owner(body), crc64nvme })
     }
 
     fn copy(&self, number: u32) -> Option<(CopySource, Range<u64>)> {
@@ -424,8 +425,8 @@ pub(super) fn no_part(number: u32) -> Error {
     Error::failed(format!("there is no part {number}"))
 }
 
-pub(super) fn finished(bytes: Vec<u8>) -> Part {
-    Part { crc64nvme: sum(&bytes), body: Bytes::from(bytes) }
+pub(super) fn finished(bytes: Buffer) -> Part {
+    Part { crc64nvme: sum(&bytes), body: Bytes::from_owner(bytes) }
 }
 
 /// A CRC-64/NVME put together from those of neighbouring pieces.

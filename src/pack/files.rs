@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::archive::{Sums, finished, no_part};
+use super::buffers::Buffer;
 use super::read::{Open, Read, differs};
 use super::streams::Streams;
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ impl FileParts {
 
     fn made(&self, range: Range<u64>) -> Result<Part> {
         let (n, start) = (self.file, range.start);
-        let mut out = vec![0; (range.end - range.start) as usize];
+        let mut out = Buffer::new((range.end - range.start) as usize);
         let mut open = Open::new(&self.tree, &self.read, &self.streams);
         open.begin(n, range);
         open.read(n, start, &mut out)?;

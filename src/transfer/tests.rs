@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -208,16 +209,37 @@ async fn memory_is_bounded_whatever_the_size() {
         let options = Options { memory: memory * MIB, parallel, ..options() };
         let fake = Arc::new(Forgetful::default());
         upload(fake.clone(), "b", "k", source, &options, &Silent).await.unwrap();
-        assert_eq!(fake.0.load(Ordering::SeqCst), 24 * size as u64);
+        assert_eq!(fake.bytes.load(Ordering::SeqCst), 24 * size as u64);
         let peak = live.1.load(Ordering::SeqCst);
         assert!(peak <= most * MIB, "{peak} bytes lived at a time");
         assert_eq!(live.0.load(Ordering::SeqCst), 0);
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_to_slow_down_it_sends_fewer_at_a_time_and_then_more_again() {
+    let source = Text { parts: vec![vec![7; 1000]; 80], ..Text::new(&[]) };
+    let fake = Arc::new(Forgetful { busy: AtomicU64::new(8), ..Forgetful::default() });
+    upload(fake.clone(), "b", "k", source, &options(), &Silent).await.unwrap();
+    assert_eq!(fake.bytes.load(Ordering::SeqCst), 80_000);
+    let beside = fake.beside.lock().unwrap();
+    assert_eq!(beside.len(), 88);
+    // The first eight are refused, and each time half of the lanes are closed.
+    assert!(beside[8..11].iter().all(|&n| n <= 3), "{beside:?}");
+    assert!(beside[60..].iter().any(|&n| n >= 6), "{beside:?}");
+}
+
 /// Takes everything, keeps only how many bytes it was.
 #[derive(Default)]
-struct Forgetful(AtomicU64);
+struct Forgetful {
+    bytes: AtomicU64,
+    /// Requests that it is too busy for at first.
+    busy: AtomicU64,
+    /// Parts that it is taking.
+    live: AtomicU64,
+    /// How many those were whenever one began, itself included.
+    beside: Mutex<Vec<u64>>,
+}
 
 #[async_trait]
 impl Objects for Forgetful {
@@ -257,9 +279,16 @@ impl Uploads for Forgetful {
         Ok("id".into())
     }
     async fn upload_part(&self, _: &str, _: &str, _: &str, number: u32, body: Bytes, crc: &str) -> Result<PartDone> {
+        let live = self.live.fetch_add(1, Ordering::SeqCst) + 1;
+        self.beside.lock().unwrap().push(live);
         tokio::time::sleep(Duration::from_millis(2)).await;
+        self.live.fetch_sub(1, Ordering::SeqCst);
+        let one_less = |left: u64| left.checked_sub(1);
+        if self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(service("SlowDown", Some(503)));
+        }
         let size = body.len() as u64;
-        self.0.fetch_add(size, Ordering::SeqCst);
+        self.bytes.fetch_add(size, Ordering::SeqCst);
         Ok(PartDone { number, etag: String::new(), size, crc64nvme: crc.into() })
     }
     async fn copy_part(&self, _: &str, _: &str, _: &str, _: u32, _: &CopySource, _: Range<u64>) -> Result<PartDone> {
@@ -360,6 +389,8 @@ fn only_what_may_pass_is_tried_again() {
         ("Whatever", Some(500), true),
         ("Whatever", Some(429), true),
         ("RequestTimeout", Some(400), true),
+        ("XAmzContentSHA256Mismatch", Some(400), true),
+        ("RequestTimeTooSkewed", Some(403), true),
         ("DispatchFailure", None, true),
         ("AccessDenied", Some(403), false),
         ("NoSuchBucket", Some(404), false),

@@ -369,12 +369,13 @@ impl<'a> Sender<'a> {
             self.progress(size);
             return Ok(SentPart { part: have.clone(), sum: part.crc64nvme, new: false });
         }
-        let _lane = self.pace.lane().await.map_err(Stop::Service)?;
-        let send = || {
+        let send = || async {
             let (objects, body, text) = (self.objects.clone(), part.body.clone(), text.clone());
             let (bucket, key, id) = (self.bucket.to_owned(), key.to_owned(), id.to_owned());
+            // One lane for each try, for what S3 asked to come slower waits like all else.
+            let _lane = self.pace.lane().await?;
             // A task of its own, because signing and encrypting are work, and one task runs on one core at a time.
-            task(async move { objects.upload_part(&bucket, &key, &id, number, body, &text).await })
+            task(async move { objects.upload_part(&bucket, &key, &id, number, body, &text).await }).await
         };
         let mut done = self.retrying(send).await.map_err(|e| Stop::of(e, false))?;
         self.pace.went_well();
@@ -393,8 +394,10 @@ impl<'a> Sender<'a> {
         from: CopySource,
         range: Range<u64>,
     ) -> Result<SentPart, Stop> {
-        let _lane = self.pace.lane().await.map_err(Stop::Service)?;
-        let copy = || self.objects.copy_part(self.bucket, key, id, number, &from, range.clone());
+        let copy = || async {
+            let _lane = self.pace.lane().await?;
+            self.objects.copy_part(self.bucket, key, id, number, &from, range.clone()).await
+        };
         let part = match self.retrying(copy).await {
             Ok(part) => part,
             Err(e) if e.is_aws("NoSuchUpload") => return Err(Stop::Gone { completing: false }),

@@ -100,7 +100,8 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
     // Looking at a quota is optional, and an implementation without quotas answers 500 for a minute otherwise.
     let quotas = config!(aws_sdk_servicequotas).retry_config(few_attempts(&sdk)).build();
     let mut s3 = config!(aws_sdk_s3);
-    if has_own_s3_endpoint(&sdk) {
+    let endpoint = own_s3_endpoint(&sdk);
+    if endpoint.is_some() {
         // Buckets as host names need wildcard DNS, which stand-ins on one address do not have.
         s3 = s3.force_path_style(true);
     }
@@ -114,6 +115,7 @@ pub async fn connect(connection: &Connection) -> Result<Cloud> {
             aws_sdk_s3::Client::from_conf(s3.build()),
             context.clone(),
             account.clone(),
+            endpoint.is_none_or(|url| url.starts_with("https:") || is_loopback_http(&url)),
         )),
         images: Box::new(super::images::Ecr::new(client!(aws_sdk_ecr), context.clone())?),
         stacks: Box::new(super::stacks::CloudFormation::new(client!(aws_sdk_cloudformation), context.clone())),
@@ -218,11 +220,11 @@ pub(super) fn is_loopback_http(url: &str) -> bool {
     host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Whether S3 is not AWS's own: by AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, their profile twins, or the sandbox.
-fn has_own_s3_endpoint(sdk: &SdkConfig) -> bool {
+/// Where S3 is if it is not AWS's own: by AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, their profile twins, or the sandbox.
+fn own_s3_endpoint(sdk: &SdkConfig) -> Option<String> {
     let key = ServiceConfigKey::builder().service_id("s3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     let own = key.ok().zip(sdk.service_config()).and_then(|(key, config)| config.load_config(key));
-    own.is_some() || sdk.endpoint_url().is_some()
+    own.or_else(|| sdk.endpoint_url().map(str::to_owned))
 }
 
 /// Counts requests, retries included, and remembers each service's host for messages.
@@ -288,7 +290,7 @@ mod tests {
         let sdk = sandbox_config("eu-west-1", "http://127.0.0.1:4599").unwrap();
         assert_eq!(sdk.endpoint_url(), Some("http://127.0.0.1:4599"));
         assert!(sdk.service_config().is_none(), "no environment, no profile");
-        assert!(has_own_s3_endpoint(&sdk));
+        assert_eq!(own_s3_endpoint(&sdk).as_deref(), Some("http://127.0.0.1:4599"));
         assert_eq!(sdk.retry_config().map(RetryConfig::max_attempts), Some(ATTEMPTS));
     }
 

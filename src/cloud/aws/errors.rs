@@ -118,6 +118,11 @@ impl Context {
                 Kind::Access,
                 Some(format!("the credentials have expired: {}, then run the same command again; it continues where it stopped", self.login_hint())),
             ),
+            // HEAD has no body. This is all that S3 says there of a token that has expired.
+            "BadRequest" if service.operation.starts_with("s3:") && service.status == Some(400) => (
+                Kind::Access,
+                Some(format!("the credentials have probably expired: {}, then run the same command again; it continues where it stopped", self.login_hint())),
+            ),
             "RequestTimeTooSkewed" => (Kind::Access, Some("set this machine's clock; AWS accepts five minutes of difference".into())),
             "InvalidClientTokenId" | "UnrecognizedClientException" | "InvalidAccessKeyId" | "SignatureDoesNotMatch"
             | "InvalidSignatureException" | "IncompleteSignature" | "IncompleteSignatureException" | "AuthFailure"

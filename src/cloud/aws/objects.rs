@@ -37,11 +37,18 @@ pub(super) struct S3 {
     account: Arc<OnceLock<String>>,
     /// Set once an implementation refused CRC64NVME: from then on nothing asks for it.
     no_crc64: AtomicBool,
+    /// Whether nothing on the way can change a body: TLS, or loopback.
+    safe_line: bool,
 }
 
 impl S3 {
-    pub(super) fn new(client: aws_sdk_s3::Client, context: Arc<Context>, account: Arc<OnceLock<String>>) -> Self {
-        S3 { client, context, account, no_crc64: AtomicBool::new(false) }
+    pub(super) fn new(
+        client: aws_sdk_s3::Client,
+        context: Arc<Context>,
+        account: Arc<OnceLock<String>>,
+        safe_line: bool,
+    ) -> Self {
+        S3 { client, context, account, no_crc64: AtomicBool::new(false), safe_line }
     }
 
     fn owner(&self) -> Option<String> {

@@ -89,6 +89,8 @@ fn s3_error(code: &'static str) -> &'static str {
     match code {
         "NotImplemented" => "<Error><Code>NotImplemented</Code><Message>no such header</Message></Error>",
         "PreconditionFailed" => "<Error><Code>PreconditionFailed</Code><Message>there</Message></Error>",
+        "SlowDown" => "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+        "ExpiredToken" => "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>",
         "NoSuchUpload" => "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>",
         other => panic!("{other}"),
     }
@@ -181,6 +183,31 @@ async fn parts_and_completion_carry_the_precomputed_checksum() {
     assert_eq!(log[1].header("x-amz-checksum-crc64nvme"), Some("BBBBBBBBBBA="));
     assert_eq!(log[1].header("if-none-match"), None);
     assert!(log[1].body.contains("<ChecksumCRC64NVME>AAAAAAAAAAA=</ChecksumCRC64NVME>"), "{}", log[1].body);
+}
+
+#[tokio::test]
+async fn who_sends_parts_hears_at_once_that_they_are_too_many() {
+    let (cloud, log) = stand_in(vec![answer(503, s3_error("SlowDown"))]).await;
+    let error = cloud.objects.upload_part("b", "k", "u", 1, Bytes::from("x"), "crc").await.unwrap_err();
+    assert!(error.is_aws("SlowDown"), "{error}");
+    let log = log.lock().unwrap();
+    assert_eq!(log.len(), 1, "the SDK must not repeat it");
+    // Loopback: nothing on the way could change it, and the checksum is compared anyway.
+    assert_eq!(log[0].header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
+}
+
+#[tokio::test]
+async fn expired_credentials_are_tried_once_more_and_then_told() {
+    let expired = || answer(400, s3_error("ExpiredToken"));
+    let (cloud, log) = stand_in(vec![expired(), expired(), expired()]).await;
+    let error = cloud.objects.get("b", "k").await.unwrap_err();
+    assert!(error.is_aws("ExpiredToken") && error.kind() == Kind::Access, "{error}");
+    assert_eq!(log.lock().unwrap().len(), 2, "the same credentials came again");
+    // Where no answer can say more than 400.
+    let (cloud, _) = stand_in(vec![answer(400, ""), answer(400, "")]).await;
+    let error = cloud.objects.head("b", "k").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Access);
+    assert!(error.hint().is_some_and(|hint| hint.contains("probably expired")), "{error}");
 }
 
 #[tokio::test]

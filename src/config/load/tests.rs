@@ -174,6 +174,12 @@ fn rules_across_values() {
             "compression of what is made elsewhere",
             with("models:\n  uri: s3://my-bucket/m.tar.gz\n  compression: adaptive\n"),
         ),
+        (
+            "a file and a directory of one name",
+            with(
+                "models:\n  files:\n    - {source: \"https://a.example/x\", to: loras/x}\n    - {source: \"https://a.example/y\", to: loras/x/y}\n",
+            ),
+        ),
         ("an artifact of another kind", with("models:\n  uri: s3://my-bucket/model.zip\n")),
         ("tags", with(&format!("tags:\n  aws:x: a\n  long: {}\n  \"a,b\": c\n", "y".repeat(257)))),
         ("variables", with(&format!("endpoint:\n  environment:\n    1A: x\n    BIG: {}\n", "z".repeat(1025)))),

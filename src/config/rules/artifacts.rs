@@ -4,6 +4,7 @@ use crate::config::problem::Problem;
 use crate::config::tree::Path;
 use crate::config::{Compression, Config, Image, ModelEntry, Packaging};
 use crate::fetch::{FOLDERS, Wanted};
+use crate::local::models::name_clash;
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     image(config, problems);
@@ -85,6 +86,14 @@ fn files(config: &Config, problems: &mut Vec<Problem>) {
                     .help(format!("Both are {key}. Remove one, or give it another name with `to`.")),
             );
         }
+    }
+    if let Some((file, below)) = name_clash(&places.keys().map(String::as_str).collect()) {
+        let (file, path) = (root.index(places[file]), root.index(places[below]));
+        problems.push(
+            Problem::error(path.clone(), format!("`{path}` needs a directory where `{file}` puts a file"))
+                .label("in the way of each other")
+                .help("Give one of them another place with `to`."),
+        );
     }
     if let (Some(_), Some(first)) = (&config.models.uri, places.values().min()) {
         problems.push(

@@ -351,3 +351,11 @@ fn files_elsewhere_are_chosen_as_if_they_were_here() {
     assert!(take(&nowhere, &["/a/new", "b/*.pt"], &remote[2..3]).is_err());
     assert!(take(&nowhere, &[], &[]).is_err());
 }
+
+#[test]
+fn a_file_cannot_be_a_directory_too() {
+    let clash = |paths: &[&'static str]| name_clash(&paths.iter().copied().collect());
+    assert_eq!(clash(&["a/b", "a/b-c", "a/b/c"]), Some(("a/b", "a/b/c")));
+    assert_eq!(clash(&["a", "a/b/c"]), Some(("a", "a/b/c")));
+    assert_eq!(clash(&["a/b", "a/bc", "ab"]), None);
+}
