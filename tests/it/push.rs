@@ -209,10 +209,7 @@ fn what_is_compressed_is_told_and_extracts_to_the_same_files() {
 
     // What was found out is known to the next plan.
     let planned = app.run(&["plan", "--output", "json"]).exits(0).data();
-    assert_eq!(
-        (&planned["model"]["at_most"], &planned["model"]["bytes"]),
-        (&json!(false), &json!(bytes))
-    );
+    assert_eq!((&planned["model"]["at_most"], &planned["model"]["bytes"]), (&json!(false), &json!(bytes)));
 }
 
 #[test]
