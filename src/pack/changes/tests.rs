@@ -71,6 +71,18 @@ fn what_is_new_is_sent_and_the_rest_copied() {
     assert_eq!(plan.unwrap(), [(100 * MB, Some(0)), (5 * MB, None), (45 * MB + 3, Some(105 * MB - 3))]);
 }
 
+/// Parts that are sent before the rest is decided stay what they are.
+#[test]
+fn where_sent_parts_begin_does_not_depend_on_what_comes_later() {
+    let parts = |rest: u64| planned(&[(1, 100 * MB), (9, rest)], &[(1, 100 * MB)]).unwrap();
+    let long = parts(90 * MB);
+    for rest in [89 * MB, 64 * MB, 53 * MB] {
+        assert_eq!(parts(rest)[..4], long[..4], "{rest}");
+    }
+    // Unless nearly nothing comes: two share what is left.
+    assert_eq!(parts(50 * MB)[3..], [(9 * MB, None), (9 * MB, None)]);
+}
+
 #[test]
 fn small_neighbours_are_copied_together() {
     let small: Vec<(u32, u64)> = (0..200).map(|n| (n, 100_000)).collect();
