@@ -333,7 +333,7 @@ async fn a_slow_upload_ends_with_the_deadline() {
     connection.write_all(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").await.expect("sent");
     let mut answer = vec![0; 1024];
     let read = tokio::time::timeout(Duration::from_secs(10), connection.read(&mut answer)).await.expect("an answer");
-    assert!(String::from_utf8_lossy(&answer[..read.expect("readable")]).starts_with("HTTP/1.1 504"));
+    assert!(String::from_utf8_lossy(&answer[..read.expect("readable")]).starts_with("HTTP/1.1 408"));
     assert!(try_send(Method::GET, &server.url("/ping"), &[], "").await.is_ok());
     assert!(files(&comfyui.path("output")).is_empty());
 }
