@@ -188,7 +188,7 @@ fn what_is_compressed_is_told_and_extracts_to_the_same_files() {
     let mut dice = Dice(16);
     let (app, bucket) = deployed_with(&sandbox, &mut dice, "models: {compression: best}");
     model(&app, "loras/style.safetensors", &dice.weights(3 * MIB));
-    let text: String = (0..100_000).map(|n| format!("layer.{n}.weight = {}\n", n * n)).collect();
+    let text: String = (0..100_000_u64).map(|n| format!("layer.{n}.weight = {}\n", n * n)).collect();
     model(&app, "configs/layers.json", text.as_bytes());
     let planned = app.run(&["plan", "--output", "json"]).exits(0).data();
     assert_eq!(planned["model"]["at_most"], json!(true), "{planned}");
