@@ -255,7 +255,7 @@ fn leave<'w>(job: &Job<'_>, dir: &Path, tasks: Vec<Order<'w>>) -> Result<(Vec<Or
     if job.streaming == Streaming::IfNeeded && !streamed.is_empty() {
         let size = streamed.iter().filter_map(|task| task.remote.size).sum();
         job.reporter.report(Event::Note(format!(
-            "the models need {}, but {} has {} free: {} ({}) go from their hubs into the upload without being kept here",
+            "the models need {}, but {} has {} free, so {} ({}) will be streamed into the upload and not kept here",
             bytes(needed),
             dir.display(),
             bytes(free.unwrap_or_default()),
