@@ -189,6 +189,8 @@ mod tests {
 
     use super::*;
 
+    type Both = ([u8; 12], [u8; 12]);
+
     /// As the specification says it, byte by byte.
     fn plainly(filter: u8, n: usize, row: &[u8], above: &[u8]) -> Vec<u8> {
         let mut out = vec![0; row.len()];
@@ -229,7 +231,7 @@ mod tests {
             soft: bool,
         ) {
             // Paeth has most to choose where neighbours are alike.
-            let all = |of: fn(&([u8; 12], [u8; 12])) -> &[u8; 12]| {
+            let all = |of: fn(&Both) -> &[u8; 12]| {
                 pixels.iter().flat_map(of).map(|byte| if soft { byte % 4 } else { *byte }).collect::<Vec<_>>()
             };
             let (row, above) = (all(|pair| &pair.0), all(|pair| &pair.1));

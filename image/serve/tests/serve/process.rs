@@ -191,14 +191,14 @@ async fn who_begins_a_request_and_does_not_go_on_holds_up_nobody() {
     // Of a body that does not come within the deadline the caller is told then, and not later.
     let mut slow =
         begun("POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{").await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let mut answer = String::new();
     slow.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_timeout"), "{answer}");
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     // A request that is never complete does not keep the server from stopping.
     let _unfinished = begun("GET /ping HTTP/1.1\r\nHo").await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     server.terminate();
     assert!(server.child.wait().await.expect("ends").success());
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());

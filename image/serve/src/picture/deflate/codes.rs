@@ -282,12 +282,11 @@ impl Sorted {
         if sorted.used() > 1 << 15 {
             return None;
         }
-        let mut places = [0; 16];
         for length in 1..16 {
             let ((word, place), count) = (sorted.firsts[length - 1], sorted.counts[length - 1]);
             sorted.firsts[length] = ((word + count) << 1, place + count);
-            places[length] = place + count;
         }
+        let mut places = sorted.firsts.map(|(_, place)| place);
         for (symbol, &length) in (0..).zip(lengths).filter(|(_, length)| **length > 0) {
             let place = &mut places[usize::from(length & 15)];
             sorted.symbols[usize::from(*place)] = symbol;

@@ -177,6 +177,7 @@ fn heads_that_are_none() {
 }
 
 /// An input in its first block behind its head, and a place for what comes of it.
+#[allow(clippy::type_complexity, reason = "closures have no name that could be given")]
 fn begun<'a>(
     data: &'a [u8],
 ) -> (Input<impl FnMut(&mut [u8]) -> Option<usize> + 'a>, Output<impl FnMut(&[u8]) -> Option<usize>>, Codes) {
