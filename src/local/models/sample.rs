@@ -22,17 +22,17 @@ const LEVEL: u32 = 2;
 /// # Errors
 /// Of reading; also if the file is shorter than `size`.
 pub fn gain(file: &File, size: u64) -> io::Result<u8> {
-    let windows = if size <= WINDOWS * WINDOW {
-        vec![0..size]
+    let (windows, len) = if size <= WINDOWS * WINDOW {
+        (vec![0], size)
     } else {
         // The middle one on a whole KiB, as everything else in such a file is on whole elements.
         let middle = ((size - WINDOW) / 2) & !1023;
-        [0, middle, size - WINDOW].map(|at| at..at + WINDOW).to_vec()
+        (vec![0, middle, size - WINDOW], WINDOW)
     };
     let (mut plain, mut deflated) = (0, 0);
-    for window in windows {
-        let mut bytes = vec![0; (window.end - window.start) as usize];
-        file.read_exact_at(&mut bytes, window.start)?;
+    for at in windows {
+        let mut bytes = vec![0; len as usize];
+        file.read_exact_at(&mut bytes, at)?;
         plain += bytes.len();
         deflated += shrunk(&bytes)?;
     }
