@@ -494,7 +494,7 @@ async fn a_copy_that_is_slow_to_come_is_tried_again() {
 }
 
 #[derive(Default)]
-struct Said(std::sync::Mutex<Vec<String>>);
+struct Said(Mutex<Vec<String>>);
 
 impl Reporter for Said {
     fn report(&self, event: Event) {
