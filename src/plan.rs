@@ -234,6 +234,19 @@ pub enum ModelPlan {
     },
 }
 
+impl ModelPlan {
+    /// Of the artifact of a tree: identity and key, bytes and whether it may have fewer, and files. One that is in S3 is as
+    /// large as it is there.
+    fn of_tree(world: &World, (id, key): (&str, &str), (bytes, at_most): (u64, bool), files: usize) -> Self {
+        let (id, key) = (id.to_owned(), key.to_owned());
+        match (world.model_present, world.model_bytes) {
+            (true, Some(bytes)) => ModelPlan::Present { id, key, bytes, at_most: false },
+            (true, None) => ModelPlan::Present { id, key, bytes, at_most },
+            (false, _) => ModelPlan::Upload { id, key, bytes, at_most, files },
+        }
+    }
+}
+
 /// What happens to the function package.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FunctionPlan {
@@ -299,11 +312,7 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
         LocalModel::Keep => ModelPlan::Keep,
         LocalModel::External { bucket, key } => ModelPlan::External { bucket: bucket.clone(), key: key.clone() },
         LocalModel::Tree { id, key, bytes, at_most, files, .. } => {
-            let (id, key, bytes, at_most) = (id.clone(), key.clone(), *bytes, *at_most);
-            match world.model_present {
-                true => ModelPlan::Present { id, key, bytes, at_most },
-                false => ModelPlan::Upload { id, key, bytes, at_most, files: *files },
-            }
+            ModelPlan::of_tree(world, (id, key), (*bytes, *at_most), *files)
         }
     };
     if let Some(load) = room::Load::of(&local.model) {

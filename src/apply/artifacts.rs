@@ -15,6 +15,7 @@ use crate::plan::{ImagePlan, ModelPlan, Plan};
 use crate::progress::units::bytes;
 use crate::progress::{Event, Task};
 use crate::settings::Settings;
+use crate::transfer::Uploaded;
 
 /// What was made.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Made {
     pub built: bool,
     /// Bytes of the model artifact that were sent.
     pub uploaded: u64,
+    /// Bytes of the model artifact, if it was published now.
+    pub model_bytes: Option<u64>,
     /// CRC64NVME of the model artifact, base64.
     pub crc64nvme: Option<String>,
 }
@@ -59,7 +62,7 @@ pub async fn make(run: &Run<'_>, settings: &Settings, plan: &Plan, sources: Sour
         done = work => Some(done?),
         () = run.cancel.wait() => None,
     };
-    let Some(((uploaded, crc64nvme, sent), (image, built), function)) = done else {
+    let Some((model, (image, built), function)) = done else {
         // Requests are dropped without harm, but a builder that is killed leaves its working containers behind: it is
         // asked to end, and given the time for it.
         if !image.is_terminated() {
@@ -69,17 +72,25 @@ pub async fn make(run: &Run<'_>, settings: &Settings, plan: &Plan, sources: Sour
             .why("what was uploaded so far is kept")
             .next(format!("continue with: {}", run.resume)));
     };
-    Ok(Made { changed: sent || built || function, image, built, uploaded, crc64nvme })
+    let made = Made { changed: built || function, image, built, ..Made::default() };
+    let Some(model) = model else { return Ok(made) };
+    Ok(Made {
+        changed: made.changed || !model.already,
+        uploaded: if model.already { 0 } else { model.bytes - model.spared },
+        model_bytes: Some(model.bytes),
+        crc64nvme: model.crc64nvme,
+        ..made
+    })
 }
 
-/// The model artifact: (bytes sent, checksum, whether anything was sent).
+/// The model artifact; nothing if it is not to be published.
 async fn model(
     run: &Run<'_>,
     settings: &Settings,
     plan: &Plan,
     tree: Option<Arc<ModelTree>>,
-) -> Result<(u64, Option<String>, bool)> {
-    let ModelPlan::Upload { .. } = &plan.model else { return Ok((0, None, false)) };
+) -> Result<Option<Uploaded>> {
+    let ModelPlan::Upload { .. } = &plan.model else { return Ok(None) };
     let artifact = Artifact {
         bucket: plan.target.bucket.clone(),
         tree: tree.ok_or_else(|| lost("the model tree"))?,
@@ -94,9 +105,7 @@ async fn model(
     if prepared.copied > 0 {
         run.say(Event::Note(prepared.summary()));
     }
-    let uploaded = publish::publish(objects, prepared, run.reporter.as_ref()).await?.uploaded;
-    let sent = if uploaded.already { 0 } else { uploaded.bytes - uploaded.spared };
-    Ok((sent, uploaded.crc64nvme, !uploaded.already))
+    Ok(Some(publish::publish(objects, prepared, run.reporter.as_ref()).await?.uploaded))
 }
 
 /// The image: (reference to deploy, whether a builder ran).

@@ -26,6 +26,8 @@ pub struct Deployed {
     pub built: bool,
     /// Bytes of the model artifact that were sent.
     pub uploaded: u64,
+    /// Bytes of the model artifact, if it was published now.
+    pub model_bytes: Option<u64>,
     /// CRC64NVME of the model artifact, if it was sent now.
     pub crc64nvme: Option<String>,
     /// Models and endpoint configs that were cleared away.
@@ -73,6 +75,7 @@ pub async fn deploy(run: &Run<'_>, mut job: Job<'_>) -> Result<Deployed> {
     done.durations.insert("artifacts", before.elapsed().as_secs_f64());
     done.changed |= made.changed;
     done.uploaded = made.uploaded;
+    done.model_bytes = made.model_bytes;
     done.crc64nvme = made.crc64nvme;
     done.built = made.built;
     done.image = made.image.unwrap_or_else(|| deployed_image(job.world));

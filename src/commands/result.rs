@@ -33,7 +33,9 @@ pub fn describe(
     };
     let (id, key, bytes) = match &plan.model {
         ModelPlan::Present { id, key, bytes, at_most } | ModelPlan::Upload { id, key, bytes, at_most, .. } => {
-            (Some(id.clone()), key.clone(), Some((*bytes, *at_most)))
+            // Now that it is there, its size is known.
+            let bytes = done.model_bytes.map_or((*bytes, *at_most), |bytes| (bytes, false));
+            (Some(id.clone()), key.clone(), Some(bytes))
         }
         ModelPlan::External { key, .. } => (None, key.clone(), None),
         ModelPlan::Keep => (None, parameters.get("ModelDataS3Key").cloned().unwrap_or_default(), None),

@@ -124,11 +124,7 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
         }
         LocalModel::Tree { id, key, bytes, at_most, files, .. } => {
             place(&mut parameters, &target.bucket, key);
-            let (id, key, bytes, at_most) = (id.clone(), key.clone(), *bytes, *at_most);
-            match world.model_present {
-                true => ModelPlan::Present { id, key, bytes, at_most },
-                false => ModelPlan::Upload { id, key, bytes, at_most, files: *files },
-            }
+            ModelPlan::of_tree(world, (id, key), (*bytes, *at_most), *files)
         }
     };
     let moved =

@@ -42,7 +42,7 @@ pub struct World {
     pub model_crc64nvme: Option<String>,
     /// Whether the wanted model artifact is in S3.
     pub model_present: bool,
-    /// Bytes of the model artifact that was made elsewhere.
+    /// Bytes of the wanted model artifact, where it is in S3 and can be told.
     pub model_bytes: Option<u64>,
     /// Whether the wanted function package is in S3.
     pub function_present: bool,

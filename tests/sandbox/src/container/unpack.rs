@@ -215,10 +215,10 @@ mod tests {
     #[test]
     fn an_error_has_its_cause() {
         let mut layer = made(&[("tool", "t")]);
-        // The owner's field of the header.
-        layer[108..116].fill(b'x');
+        // The header, and nothing behind it.
+        layer.truncate(512);
         let error = whole(&lay(tempfile::tempdir().unwrap().path(), &layer[..]).unwrap_err()).to_string();
-        assert!(error.contains("tool") || error.contains("cksum"), "{error}");
+        assert!(error.contains("tool"), "{error}");
         assert!(error.contains(": "), "{error}");
     }
 
