@@ -23,5 +23,6 @@ async fn main() -> Result<(), Error> {
     let dir = root.join("workflows");
     let workflows = Workflows::load(&dir).map_err(|cause| format!("cannot read {}: {cause}", dir.display()))?;
     let endpoint = Endpoint::new(endpoint, Environment::read(variable)?, Retries::default());
+    endpoint.rehearse().await;
     lambda::serve(Handler::new(workflows, endpoint, url_mode)).await
 }

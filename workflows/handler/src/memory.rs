@@ -18,7 +18,7 @@ pub(crate) fn keep() {
 }
 
 /// Bytes that a picture of 1.5 MB passes through: as it arrives, in one piece, and in base64.
-const FIRST: usize = 6 << 20;
+const FIRST: usize = 5_000_000;
 /// Bytes of a page, or fewer.
 const PAGE: usize = 4096;
 

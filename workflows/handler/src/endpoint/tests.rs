@@ -141,6 +141,17 @@ fn picture() -> Act {
 const LONG: Duration = Duration::from_secs(30);
 
 #[tokio::test]
+async fn a_rehearsal_reaches_nobody() {
+    let scripted = Scripted::start([Act::Answer(200, "content-type: image/png\r\n", "picture".into())]).await;
+    let endpoint = endpoint(&format!("http://{}", scripted.address));
+    endpoint.rehearse().await;
+    assert_eq!((scripted.count(), *scripted.connections.lock().expect("lock")), (0, 0));
+    // And changes nothing for what comes after it.
+    endpoint.invoke(call(Duration::from_secs(9))).await.expect("a picture");
+    assert_eq!(scripted.count(), 1);
+}
+
+#[tokio::test]
 async fn a_picture_with_its_attributes_over_one_connection() {
     let server = Scripted::start([picture(), picture()]).await;
     let endpoint = endpoint(&format!("http://{}", server.address));
