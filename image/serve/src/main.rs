@@ -52,7 +52,9 @@ fn share_memory() {}
 fn start(command: Command) -> io::Result<()> {
     match command {
         Command::Serve(options) => {
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(comfy_serve::run(*options))
+            // Pictures are converted on threads of their own; to move bytes one is enough, and nobody is woken in turns.
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(1).enable_all().build()?.block_on(comfy_serve::run(*options))
         }
         Command::Health(options) => comfy_serve::check(options.target()),
     }
