@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use axum::body::HttpBody;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Map, Value, json};
 
+use crate::buffers::Buffer;
 use crate::outputs::File;
 
 /// Limit of one short call. Answers were measured at 300 ms and less while ComfyUI samples on a processor.
@@ -220,7 +221,7 @@ where
     if said > most {
         return Err(too_large());
     }
-    let mut read = BytesMut::with_capacity(said);
+    let mut read = Buffer::with_room(said);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|cause| with_causes(&cause))?.into_data() else { continue };
         if read.len() + data.len() > most {
@@ -228,7 +229,7 @@ where
         }
         read.extend_from_slice(&data);
     }
-    Ok(read.freeze())
+    Ok(read.into())
 }
 
 /// The error with its causes: the client's own text is often just "client error (Connect)".

@@ -23,6 +23,7 @@
 
 pub mod accept;
 mod app;
+mod buffers;
 mod child;
 mod cli;
 mod comfy;

@@ -27,19 +27,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets all threads allocate from one place. By default glibc gives each its own, and each keeps the buffers of the
-/// largest picture that it ever converted; one place was measured not to be slower with a thread for each core.
+/// Lets all threads allocate from one place. By default glibc gives each its own, and each keeps the most that it ever
+/// held; one place was measured not to be slower with a thread for each core.
 ///
-/// And keeps what a photo or two take for the next: given back after each, it would be fetched from the kernel page by
-/// page again, which was measured to take as long as decoding a third of the photo. By default that depends on the order
-/// in which requests of different sizes came. What is larger than 32 MiB is always given back.
+/// And lets what is large come from the kernel and go back there: by default that depends on the order in which requests
+/// of different sizes came. Pictures have buffers that are used again, so they do not pay for it.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "there is no safe binding")]
 fn share_memory() {
-    const KEEP: i32 = 16 * 1024 * 1024;
-    const GIVE_BACK: i32 = 32 * 1024 * 1024;
-    for (option, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, KEEP), (libc::M_MMAP_THRESHOLD, GIVE_BACK)]
-    {
+    const LARGE: i32 = 256 * 1024;
+    const KEEP: i32 = 2 * 1024 * 1024;
+    for (option, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, KEEP), (libc::M_MMAP_THRESHOLD, LARGE)] {
         // SAFETY: mallopt takes two numbers, and no other thread allocates yet.
         unsafe { libc::mallopt(option, value) };
     }

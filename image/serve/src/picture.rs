@@ -3,7 +3,10 @@
 //! Colour profiles are not kept by a conversion, as Pillow does not keep them either unless told to, and ComfyUI writes
 //! none; pixel values are taken as sRGB. Without a conversion everything but texts stays as it was.
 
+use bytes::Bytes;
 use thiserror::Error;
+
+use crate::buffers::Buffer;
 
 mod decode;
 mod deflate;
@@ -96,13 +99,13 @@ pub enum PictureError {
 }
 
 /// Decoded pixels, 8 bits a sample, rows without padding.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 struct Pixels {
     width: u32,
     height: u32,
     /// Whether there are four samples a pixel (red, green, blue, alpha not multiplied in) and not three.
     alpha: bool,
-    samples: Vec<u8>,
+    samples: Buffer,
 }
 
 /// Whether the bytes are a PNG, still or animated, whatever they are called.
@@ -113,7 +116,7 @@ pub fn is_png(bytes: &[u8]) -> bool {
 /// Whether the bytes are a PNG with one picture: only such can be converted. Not all of it is checked.
 pub fn is_still_png(bytes: &[u8]) -> bool {
     // The animation control chunk must come before the image data.
-    let control = |chunk: &texts::Chunk<'_>| chunk.kind == *b"acTL";
+    let control = |chunk: &texts::Chunk| chunk.kind == *b"acTL";
     is_png(bytes) && !texts::png_chunks(bytes).take_while(|chunk| chunk.kind != *b"IDAT").any(|chunk| control(&chunk))
 }
 
@@ -121,7 +124,7 @@ pub fn is_still_png(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// No PNG, an animated, a damaged or too large one.
-pub fn convert(png: &[u8], to: Format, options: Options) -> Result<Vec<u8>, PictureError> {
+pub fn convert(png: &[u8], to: Format, options: Options) -> Result<Bytes, PictureError> {
     if !is_png(png) {
         return Err(PictureError::NotPng);
     }
@@ -130,8 +133,8 @@ pub fn convert(png: &[u8], to: Format, options: Options) -> Result<Vec<u8>, Pict
     }
     let pixels = decode::png(png, options.memory)?;
     match to {
-        Format::Jpeg => jpeg::encode(&pixels.on_white(), options.quality),
-        Format::Webp => webp::encode(&pixels, options.quality),
+        Format::Jpeg => jpeg::encode(&pixels.on_white(), options.quality).map(Bytes::from),
+        Format::Webp => webp::encode(&pixels, options.quality).map(Bytes::from),
     }
 }
 

@@ -1,7 +1,6 @@
 //! A job's outputs as an answer: negotiated, converted, without texts, alone or in a multipart body. Pure.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use bytes::Bytes;
 
 use crate::accept::{Choice, choose};
 use crate::job::{Done, Output};
@@ -83,10 +82,7 @@ fn one(content: &Content, wish: &Wish) -> Result<Content, Problem> {
     let format = match choice {
         Choice::AsIs if wish.options.keep_metadata => return Ok(content.clone()),
         Choice::AsIs => {
-            let bytes = match without_texts(&content.bytes) {
-                std::borrow::Cow::Borrowed(same) if same.len() == content.bytes.len() => content.bytes.clone(),
-                other => Bytes::from(other.into_owned()),
-            };
+            let bytes = without_texts(&content.bytes);
             return Ok(Content { content_type: content.content_type.clone(), bytes });
         }
         Choice::Jpeg => Format::Jpeg,
@@ -95,7 +91,7 @@ fn one(content: &Content, wish: &Wish) -> Result<Content, Problem> {
     let quality = wish.options.quality.unwrap_or(wish.quality);
     let options = picture::Options { quality, ..picture::Options::default() };
     match picture::convert(&content.bytes, format, options) {
-        Ok(bytes) => Ok(Content { content_type: format.media_type().to_owned(), bytes: bytes.into() }),
+        Ok(bytes) => Ok(Content { content_type: format.media_type().to_owned(), bytes }),
         Err(cause @ PictureError::TooLarge { .. }) => {
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "picture_too_large", cause.to_string()))
         }
@@ -161,6 +157,8 @@ mod tests {
     use super::*;
     use std::io::Cursor;
     use std::time::Duration;
+
+    use bytes::Bytes;
 
     fn png() -> Bytes {
         let picture = image::RgbaImage::from_pixel(4, 4, image::Rgba([200, 30, 30, 255]));

@@ -61,6 +61,7 @@ use std::io::Cursor;
 use png::{ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
 use super::{LONGEST_SIDE, PictureError, Pixels, plain};
+use crate::buffers::Buffer;
 
 /// Room for what the decoder allocates beside the pixels: chunks and a few rows.
 const OVERHEAD: usize = 16 * 1024 * 1024;
@@ -89,19 +90,27 @@ pub(super) fn any(bytes: &[u8], memory: usize) -> Result<Pixels, PictureError> {
     let widened = (width as usize).checked_mul(height as usize).and_then(|area| area.checked_mul(channels(color)));
     let size = reader.output_buffer_size().filter(|_| widened.is_some_and(|bytes| bytes <= memory));
     let Some(size) = size else { return Err(too_large(format!("{} MiB in memory", memory / (1024 * 1024)))) };
-    let mut samples = vec![0; size];
+    let mut samples = Buffer::of(size);
     let frame = reader.next_frame(&mut samples).map_err(damaged)?;
     samples.truncate(frame.buffer_size());
     let samples = match color {
         ColorType::Rgb | ColorType::Rgba => samples,
-        ColorType::Grayscale => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
-        ColorType::GrayscaleAlpha => {
-            samples.as_chunks().0.iter().flat_map(|&[grey, a]| [grey, grey, grey, a]).collect()
-        }
+        ColorType::Grayscale => widen(&samples, |&[grey]| [grey; 3]),
+        ColorType::GrayscaleAlpha => widen(&samples, |&[grey, alpha]| [grey, grey, grey, alpha]),
         // The decoder expands palettes.
         ColorType::Indexed => return Err(PictureError::Damaged("its palette is missing".to_owned())),
     };
     Ok(Pixels { width, height, alpha: channels(color) == 4, samples })
+}
+
+/// More samples for each pixel.
+fn widen<const FROM: usize, const TO: usize>(samples: &[u8], pixel: impl Fn(&[u8; FROM]) -> [u8; TO]) -> Buffer {
+    let from = samples.as_chunks().0;
+    let mut wide = Buffer::of(from.len() * TO);
+    for (to, from) in wide.as_chunks_mut().0.iter_mut().zip(from) {
+        *to = pixel(from);
+    }
+    wide
 }
 
 fn channels(color: ColorType) -> usize {

@@ -18,6 +18,7 @@ use scan::Picture;
 use unit::Steps;
 
 use super::{PictureError, Pixels};
+use crate::buffers::Buffer;
 
 /// The standard's example tables for luma and chroma (annex K.1), by row.
 const TABLES: [[u8; 64]; 2] = [
@@ -48,7 +49,7 @@ fn quantization(quality: u8) -> [[u8; 64]; 2] {
 }
 
 /// Encodes pixels without alpha.
-pub(super) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, PictureError> {
+pub(super) fn encode(pixels: &Pixels, quality: u8) -> Result<Buffer, PictureError> {
     let Pixels { width, height, alpha, ref samples } = *pixels;
     let too_large = || PictureError::TooLarge { width, height, limit: "65535x65535".to_owned() };
     let columns = u16::try_from(width).map_err(|_| too_large())?;
@@ -67,7 +68,7 @@ pub(super) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, PictureErr
 }
 
 /// By the fastest path that this processor has; all have the same result.
-fn coded(picture: Picture<'_>, steps: &Steps, head: impl FnOnce(&[Code; 4]) -> Vec<u8>) -> Vec<u8> {
+fn coded(picture: Picture<'_>, steps: &Steps, head: impl FnOnce(&[Code; 4]) -> Vec<u8>) -> Buffer {
     #[cfg(target_arch = "x86_64")]
     if has_avx2() {
         #[allow(unsafe_code, reason = "a function for certain processors can be called no other way")]
@@ -87,12 +88,12 @@ fn has_avx2() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-fn coded_with_avx2(picture: Picture<'_>, steps: &Steps, head: impl FnOnce(&[Code; 4]) -> Vec<u8>) -> Vec<u8> {
+fn coded_with_avx2(picture: Picture<'_>, steps: &Steps, head: impl FnOnce(&[Code; 4]) -> Vec<u8>) -> Buffer {
     let divisors = avx2::Divisors::new(steps);
     scan::code(picture, |pixels, stride, unit| avx2::fill(pixels, stride, &divisors, unit), head)
 }
 
-fn coded_anywhere(picture: Picture<'_>, steps: &Steps, head: impl FnOnce(&[Code; 4]) -> Vec<u8>) -> Vec<u8> {
+fn coded_anywhere(picture: Picture<'_>, steps: &Steps, head: impl FnOnce(&[Code; 4]) -> Vec<u8>) -> Buffer {
     scan::code(picture, |pixels, stride, unit| unit::fill(pixels, stride, steps, unit), head)
 }
 
@@ -158,7 +159,7 @@ mod tests {
     }
 
     /// By the fastest path that this processor has, and by the one for all.
-    fn by_both_paths(samples: &[u8], width: usize, height: usize, quality: u8) -> [Vec<u8>; 2] {
+    fn by_both_paths(samples: &[u8], width: usize, height: usize, quality: u8) -> [Buffer; 2] {
         let steps = Steps::new(&quantization(quality));
         let picture = Picture { samples, width, height };
         let head = |codes: &[Code; 4]| head(1, 1, &[[1; 64]; 2], codes);
@@ -180,7 +181,7 @@ mod tests {
                 }
             }).collect::<Vec<_>>();
             let [fast, portable] = by_both_paths(&samples, width, height, quality);
-            proptest::prop_assert!(fast == portable);
+            proptest::prop_assert!(fast[..] == portable[..]);
         }
     }
 
@@ -192,7 +193,7 @@ mod tests {
         let samples = (0..width * height * 3).map(|_| random() as u8).collect::<Vec<_>>();
         let [fast, portable] = by_both_paths(&samples, width, height, 90);
         assert!(super::super::samples::has_codes_from_a_sample(&portable));
-        assert!(fast == portable);
+        assert!(fast[..] == portable[..]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! chunk, and that of the pixels, which png does not look at by default, but which vouches for [`super::deflate`].
 
 use super::{LONGEST_SIDE, PNG, Pixels, deflate, unfilter};
+use crate::buffers::Buffer;
 
 /// Longest text that is passed over, in bytes.
 const LONGEST_TEXT: usize = 1024 * 1024;
@@ -42,10 +43,10 @@ pub(super) fn png(bytes: &[u8], memory: usize) -> Option<Pixels> {
         }
         rest = after;
     }
-    let mut rows = Rows { samples: Vec::with_capacity(size), size, stride, channels };
+    let mut rows = Rows { samples: Buffer::of(size), done: 0, stride, channels };
     let mut data = Data { rest, chunk: Chunk::NONE, sum: crc32fast::Hasher::new() };
     deflate::inflate(|room| data.read(room), 1 + stride, |bytes| rows.take(bytes))?;
-    (rows.samples.len() == size).then_some(Pixels { width, height, alpha: channels == 4, samples: rows.samples })
+    (rows.done == size).then_some(Pixels { width, height, alpha: channels == 4, samples: rows.samples })
 }
 
 /// A piece of a PNG.
@@ -113,9 +114,10 @@ impl Data<'_> {
 
 /// Where the pixels go.
 struct Rows {
-    samples: Vec<u8>,
-    /// How many there will be.
-    size: usize,
+    /// Room for all.
+    samples: Buffer,
+    /// How many are there.
+    done: usize,
     stride: usize,
     channels: usize,
 }
@@ -127,13 +129,9 @@ impl Rows {
         let mut rows = bytes.chunks_exact(1 + stride);
         for row in &mut rows {
             let (filter, row) = row.split_first()?;
-            let done = self.samples.len();
-            if done == self.size {
-                return None;
-            }
-            // Zeros first, row by row, which the nearest cache takes: for all at once they would cross memory.
-            self.samples.resize(done + stride, 0);
-            let (before, out) = self.samples.split_at_mut(done);
+            let done = self.done;
+            let (before, rest) = self.samples.split_at_mut(done);
+            let out = rest.get_mut(..stride)?;
             let none;
             let above = match done.checked_sub(stride) {
                 Some(from) => &before[from..],
@@ -146,10 +144,11 @@ impl Rows {
                 3 => unfilter::row::<3>(*filter, row, above, out)?,
                 _ => unfilter::row::<4>(*filter, row, above, out)?,
             }
+            self.done += stride;
         }
         let left = rows.remainder().len();
         // What is left must become a row.
-        (left == 0 || self.samples.len() < self.size).then_some(bytes.len() - left)
+        (left == 0 || self.done < self.samples.len()).then_some(bytes.len() - left)
     }
 }
 

@@ -1,69 +1,109 @@
 //! Pictures without their texts: ComfyUI writes the whole workflow, and with it the prompt, into text chunks of PNG and
 //! into the EXIF data of WebP; other nodes use EXIF and XMP in any format.
 //!
-//! Each function copies the parts that may stay, byte for byte. What follows damage is dropped, for nobody can tell
-//! whether it is text.
+//! The parts that may stay are copied, byte for byte, but only from where one is left out. What follows damage is dropped,
+//! for nobody can tell whether it is text.
 
-use std::borrow::Cow;
+use bytes::Bytes;
 
 use super::PNG;
+use crate::buffers::Buffer;
 
 /// The picture without texts, EXIF and XMP: PNG, WebP and JPEG, recognised by their first bytes. Anything else, and
 /// a picture that has no such parts, is returned as it is. A damaged picture ends at the damage.
-pub fn without_texts(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let kept = if bytes.starts_with(PNG) {
-        png(bytes)
+pub fn without_texts(bytes: &Bytes) -> Bytes {
+    let kept = Kept { of: bytes, read: 0, same: 0, own: None };
+    if bytes.starts_with(PNG) {
+        png(kept)
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
-        webp(bytes)
+        webp(kept)
     } else if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-        jpeg(bytes)
+        jpeg(kept)
     } else {
-        return Cow::Borrowed(bytes);
-    };
-    if kept == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(kept) }
+        bytes.clone()
+    }
+}
+
+/// What is kept of a picture that is read from its beginning on.
+struct Kept<'a> {
+    of: &'a Bytes,
+    read: usize,
+    /// So many bytes from the beginning are kept; all that is, as long as there is no copy.
+    same: usize,
+    own: Option<Buffer>,
+}
+
+impl Kept<'_> {
+    /// So many bytes stay.
+    fn keep(&mut self, length: usize) {
+        if self.own.is_none() && self.read == self.same {
+            self.same += length;
+        } else {
+            let (of, from) = (self.of, self.read);
+            self.own().extend_from_slice(&of[from..from + length]);
+        }
+        self.read += length;
+    }
+
+    /// So many go.
+    fn drop(&mut self, length: usize) {
+        self.read += length;
+    }
+
+    /// A copy of what is kept so far.
+    fn own(&mut self) -> &mut Buffer {
+        self.own.get_or_insert_with(|| {
+            let mut own = Buffer::with_room(self.of.len());
+            own.extend_from_slice(&self.of[..self.same]);
+            own
+        })
+    }
+
+    fn done(self) -> Bytes {
+        self.own.map_or_else(|| self.of.slice(..self.same), Bytes::from)
+    }
 }
 
 /// A chunk of a PNG: length of its data (u32), type, data, checksum (u32).
-pub(super) struct Chunk<'a> {
+pub(super) struct Chunk {
     pub(super) kind: [u8; 4],
-    all: &'a [u8],
+    /// Of all four, in bytes.
+    length: usize,
 }
 
 /// The chunks up to the end or the first that is cut off.
-pub(super) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
+pub(super) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk> {
     let mut rest = bytes.get(PNG.len()..).unwrap_or_default();
     std::iter::from_fn(move || {
         let (&[a, b, c, d, kind @ ..], _) = rest.split_first_chunk::<8>()?;
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        let (all, behind) = rest.split_at_checked(length.checked_add(12)?)?;
-        rest = behind;
-        Some(Chunk { kind, all })
+        let length = (u32::from_be_bytes([a, b, c, d]) as usize).checked_add(12)?;
+        (_, rest) = rest.split_at_checked(length)?;
+        Some(Chunk { kind, length })
     })
 }
 
-fn png(bytes: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    kept.extend_from_slice(PNG);
-    for chunk in png_chunks(bytes) {
-        if !matches!(&chunk.kind, b"tEXt" | b"zTXt" | b"iTXt" | b"eXIf") {
-            kept.extend_from_slice(chunk.all);
+fn png(mut kept: Kept<'_>) -> Bytes {
+    kept.keep(PNG.len());
+    for chunk in png_chunks(kept.of) {
+        match &chunk.kind {
+            b"tEXt" | b"zTXt" | b"iTXt" | b"eXIf" => kept.drop(chunk.length),
+            _ => kept.keep(chunk.length),
         }
         // Anything may stand behind the end.
         if chunk.kind == *b"IEND" {
             break;
         }
     }
-    kept
+    kept.done()
 }
 
 /// The bits of VP8X that say that there are EXIF data, and XMP.
 const WEBP_EXIF: u8 = 0x08;
 const WEBP_XMP: u8 = 0x04;
 
-fn webp(bytes: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    kept.extend_from_slice(b"RIFF\0\0\0\0WEBP");
-    let mut rest = &bytes[12..];
+fn webp(mut kept: Kept<'_>) -> Bytes {
+    kept.keep(12);
+    let mut rest = &kept.of[12..];
     // A chunk: type, length of its data (u32, little endian), data, a byte of padding after an odd length.
     while let Some((&[kind @ .., a, b, c, d], _)) = rest.split_first_chunk::<8>() {
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -72,45 +112,50 @@ fn webp(bytes: &[u8]) -> Vec<u8> {
         rest = behind;
         let kind: [u8; 4] = kind;
         match &kind {
-            b"EXIF" | b"XMP " => {}
-            b"VP8X" if length > 0 => {
-                let flags = kept.len() + 8;
-                kept.extend_from_slice(chunk);
-                kept[flags] &= !(WEBP_EXIF | WEBP_XMP);
+            b"EXIF" | b"XMP " => kept.drop(chunk.len()),
+            b"VP8X" if length > 0 && chunk[8] & (WEBP_EXIF | WEBP_XMP) != 0 => {
+                kept.keep(chunk.len());
+                let own = kept.own();
+                let flags = own.len() - chunk.len() + 8;
+                own[flags] &= !(WEBP_EXIF | WEBP_XMP);
             }
-            _ => kept.extend_from_slice(chunk),
+            _ => kept.keep(chunk.len()),
         }
     }
-    let size = u32::try_from(kept.len() - 8).unwrap_or(u32::MAX);
-    kept[4..8].copy_from_slice(&size.to_le_bytes());
-    kept
+    if kept.own.is_some() || kept.same < kept.of.len() {
+        let own = kept.own();
+        let size = u32::try_from(own.len() - 8).unwrap_or(u32::MAX);
+        own[4..8].copy_from_slice(&size.to_le_bytes());
+    }
+    kept.done()
 }
 
-fn jpeg(bytes: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    kept.extend_from_slice(&bytes[..2]);
-    let mut rest = &bytes[2..];
+fn jpeg(mut kept: Kept<'_>) -> Bytes {
+    kept.keep(2);
+    let mut rest = &kept.of[2..];
     // A segment: 0xFF, marker, length with its own two bytes (u16), data. The entropy-coded data follow the start of
     // scan, and up to the end nothing behind it is a text.
     while let [0xFF, marker, a, b, ..] = *rest {
         // Fill bytes may precede a marker.
         if marker == 0xFF {
+            kept.drop(1);
             rest = &rest[1..];
             continue;
         }
         if marker == 0xDA {
-            kept.extend_from_slice(rest);
+            kept.keep(rest.len());
             break;
         }
         let length = usize::from(u16::from_be_bytes([a, b]));
         let Some((segment, behind)) = rest.split_at_checked(length.max(2) + 2) else { break };
         rest = behind;
         // EXIF and XMP are in APP1, Photoshop's texts in APP13; COM is a comment.
-        if !matches!(marker, 0xE1 | 0xED | 0xFE) {
-            kept.extend_from_slice(segment);
+        match marker {
+            0xE1 | 0xED | 0xFE => kept.drop(segment.len()),
+            _ => kept.keep(segment.len()),
         }
     }
-    kept
+    kept.done()
 }
 
 #[cfg(test)]
@@ -119,6 +164,17 @@ mod tests {
 
     use super::super::samples::{chunk, png, soft, with_chunks};
     use super::*;
+
+    fn clean(bytes: &[u8]) -> Bytes {
+        without_texts(&Bytes::copy_from_slice(bytes))
+    }
+
+    /// Whether it is returned, and no copy.
+    fn stays(bytes: &[u8]) -> bool {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let clean = without_texts(&bytes);
+        (clean.as_ptr(), clean.len()) == (bytes.as_ptr(), bytes.len())
+    }
 
     fn plain() -> Vec<u8> {
         png(16, 8, ColorType::Rgb, BitDepth::Eight, &soft(16, 8, 3))
@@ -131,19 +187,19 @@ mod tests {
         let kinds = [b"tEXt", b"zTXt", b"iTXt", b"eXIf"];
         let texts = kinds.map(|kind| chunk(kind, b"prompt\0my secret"));
         let with = with_chunks(&plain, &[&texts[..2], std::slice::from_ref(&profile), &texts[2..]].concat());
-        assert_eq!(without_texts(&with), with_chunks(&plain, &[profile]));
+        assert_eq!(clean(&with), with_chunks(&plain, &[profile]));
         // Texts may stand behind the picture, too, and anything behind the end.
         let (picture, end) = plain.split_at(plain.len() - 12);
         let behind = [picture, &texts[0], end, b"my secret"].concat();
-        assert_eq!(without_texts(&behind), plain);
-        assert!(matches!(without_texts(&plain), Cow::Borrowed(_)));
-        assert_eq!(without_texts(&with[..50]), &plain[..33]);
+        assert_eq!(clean(&behind), plain);
+        assert!(stays(&plain));
+        assert_eq!(clean(&with[..50]), &plain[..33]);
     }
 
     #[test]
     fn other_bytes_stay() {
         for bytes in [&b""[..], b"RIFF", b"RIFF\0\0\0\0AVI prompt", b"GIF89a", b"\xFF\xD8", b"ftyp"] {
-            assert!(matches!(without_texts(bytes), Cow::Borrowed(same) if same == bytes));
+            assert!(stays(bytes));
         }
     }
 
@@ -172,10 +228,10 @@ mod tests {
             (b"XMP ", b"<my secret>"),
         ]);
         let without = riff(&[(b"VP8X", &kept), (b"ICCP", b"profile"), (b"ANIM", b"123456"), (b"ANMF", b"frame")]);
-        assert_eq!(without_texts(&with), without);
-        assert!(matches!(without_texts(&without), Cow::Borrowed(_)));
+        assert_eq!(clean(&with), without);
+        assert!(stays(&without));
         // Cut off inside of EXIF.
-        assert_eq!(without_texts(&with[..with.len() - 24]), without);
+        assert_eq!(clean(&with[..with.len() - 24]), without);
     }
 
     #[test]
@@ -187,26 +243,26 @@ mod tests {
         with.extend_from_slice(&webp[12..]);
         let size = (with.len() - 8) as u32;
         with[4..8].copy_from_slice(&size.to_le_bytes());
-        let clean = without_texts(&with);
-        assert!(!clean.windows(9).any(|window| window == b"my secret"));
+        let cleaned = clean(&with);
+        assert!(!cleaned.windows(9).any(|window| window == b"my secret"));
         let decode = |bytes: &[u8]| {
             image::load_from_memory_with_format(bytes, image::ImageFormat::WebP).expect("decodes").into_rgb8()
         };
-        assert_eq!(decode(&clean), decode(&webp));
+        assert_eq!(decode(&cleaned), decode(&webp));
     }
 
     #[test]
     fn jpeg_loses_exif_xmp_and_comments() {
         let jpeg = super::super::convert(&plain(), super::super::Format::Jpeg, super::super::Options::default())
             .expect("converts");
-        assert!(matches!(without_texts(&jpeg), Cow::Borrowed(_)));
+        assert!(stays(&jpeg));
         // Behind JFIF's segment; a fill byte in front of one.
         let (head, rest) = jpeg.split_at(20);
         let with = [head, b"\xFF\xE1\0\x0BExif\0\0abc", b"\xFF\xFE\0\x06text", b"\xFF\xFF\xED\0\x04ab", rest].concat();
-        let clean = without_texts(&with);
-        assert_eq!(clean, jpeg);
+        let cleaned = clean(&with);
+        assert_eq!(cleaned, jpeg);
         // A length of less than its own two bytes.
-        assert_eq!(without_texts(b"\xFF\xD8\xFF\xE1\0\0"), &b"\xFF\xD8"[..]);
-        assert_eq!(without_texts(&with[..28]), &jpeg[..20]);
+        assert_eq!(clean(b"\xFF\xD8\xFF\xE1\0\0"), &b"\xFF\xD8"[..]);
+        assert_eq!(clean(&with[..28]), &jpeg[..20]);
     }
 }

@@ -317,7 +317,7 @@ async fn rule_12_ping_tells_the_state_of_comfyui_and_never_waits_for_it() {
     for _ in 0..5 {
         let begun = Instant::now();
         assert_eq!(server.ping().await, 200, "one second is nothing");
-        assert!(begun.elapsed() < Duration::from_millis(500));
+        assert!(begun.elapsed() < Duration::from_secs(1), "no probe gives up as early as that");
     }
     assert!(soon(async || server.ping().await == 503).await, "a frozen ComfyUI counts as healthy");
     comfyui.thaw();

@@ -4,7 +4,7 @@ use super::codes::{Codes, Literals, Next, SIZE, SPECIAL, Word};
 use super::{INPUT, Input, LONGEST_COPY, Output, SLACK, load, write};
 
 /// How many run at once. By measurement: with five and six their state does not stay in registers, three wait longer.
-const RUNNERS: usize = 4;
+const RUNNERS: usize = 6;
 /// Words that are found without new bits: each is at most 11 of 57.
 pub(super) const GROUP: usize = 5;
 /// Words of each runner in one race at most.
@@ -201,7 +201,7 @@ where
 fn race(ahead: &mut Ahead, codes: &Codes, starts: [usize; RUNNERS], words: usize) -> [usize; RUNNERS] {
     ahead.marks.iter_mut().for_each(Vec::clear);
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("bmi2") {
+    if is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
         #[allow(unsafe_code, reason = "a function for certain processors can be called no other way")]
         // SAFETY: the processor has what the function is built for.
         return unsafe { race_with_bmi2(ahead, codes, starts, words) };
@@ -209,52 +209,87 @@ fn race(ahead: &mut Ahead, codes: &Codes, starts: [usize; RUNNERS], words: usize
     race_anywhere(ahead, codes, starts, words)
 }
 
-/// With shifts that need no certain register.
+/// With shifts that need no certain register, and a count of zeros that is one instruction.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "bmi2")]
+#[target_feature(enable = "bmi1,bmi2,lzcnt")]
 fn race_with_bmi2(ahead: &mut Ahead, codes: &Codes, starts: [usize; RUNNERS], words: usize) -> [usize; RUNNERS] {
     race_anywhere(ahead, codes, starts, words)
 }
 
+/// Where one is. For each word one number changes and not two, so that those of all runners stay in registers.
 #[derive(Clone, Copy)]
 struct Runner {
+    /// The bits to come, and above them a one: how far that has moved down says how many are gone.
     bits: u64,
     /// Where they are from.
-    at: usize,
+    from: usize,
+}
+
+impl Runner {
+    /// Above all bits that [`load`] vouches for.
+    const MARK: u64 = 1 << 63;
+
+    #[inline(always)]
+    fn at(&self) -> usize {
+        self.from + self.bits.leading_zeros() as usize
+    }
+
+    /// With new bits, from where it is.
+    #[inline(always)]
+    fn filled(from: usize, bits: u64) -> Runner {
+        Runner { bits: bits | Runner::MARK, from }
+    }
 }
 
 #[inline(always)]
 fn race_anywhere(ahead: &mut Ahead, codes: &Codes, starts: [usize; RUNNERS], words: usize) -> [usize; RUNNERS] {
     let Ahead { course, marks, .. } = ahead;
     let course = &mut **course;
-    let mut runners = starts.map(|at| Runner { bits: 0, at });
+    let mut runners = starts.map(|from| Runner::filled(from, 0));
     let mut step = 0;
     // The second limit spares a check of each step.
     while step < words && step + GROUP <= MOST {
         for runner in &mut runners {
+            let at = runner.at();
             // Where nothing is yet anything will do: what comes of it is not used.
-            let eight = course.input[runner.at / 8 % INPUT..].first_chunk();
-            runner.bits = eight.map_or(0, |eight| u64::from_le_bytes(*eight)) >> (runner.at & 7);
+            let eight = course.input[at / 8 % INPUT..].first_chunk();
+            *runner = Runner::filled(at, eight.map_or(0, |eight| u64::from_le_bytes(*eight)) >> (at & 7));
         }
-        for part in 0..GROUP {
-            for (number, runner) in runners.iter_mut().enumerate() {
-                let place = runner.bits as usize % SIZE;
-                let length = course.literals.lengths[place];
-                let mut literal = course.literals.symbols[place];
-                if length & SPECIAL == 0 {
-                    runner.bits >>= length;
-                    runner.at += usize::from(length);
-                } else {
-                    let (literals, input) = (&course.literals, &course.input);
-                    (literal, runner.at) = special(literals, input, codes, runner.at, step + part, &mut marks[number]);
-                    runner.bits = load(input, runner.at);
-                }
-                course.found[number][step + part] = literal;
-            }
-        }
+        // One after the other without a counter, which would need a register.
+        words_at::<0>(course, codes, &mut runners, step, marks);
+        words_at::<1>(course, codes, &mut runners, step, marks);
+        words_at::<2>(course, codes, &mut runners, step, marks);
+        words_at::<3>(course, codes, &mut runners, step, marks);
+        words_at::<4>(course, codes, &mut runners, step, marks);
         step += GROUP;
     }
-    runners.map(|runner| runner.at)
+    runners.map(|runner| runner.at())
+}
+
+/// The next word of each runner, which is so many behind `step`.
+#[inline(always)]
+fn words_at<const PART: usize>(
+    course: &mut Course,
+    codes: &Codes,
+    runners: &mut [Runner; RUNNERS],
+    step: usize,
+    marks: &mut [Vec<Mark>; RUNNERS],
+) {
+    const { assert!(PART < GROUP) };
+    for (number, runner) in runners.iter_mut().enumerate() {
+        let place = runner.bits as usize % SIZE;
+        let length = course.literals.lengths[place];
+        let mut literal = course.literals.symbols[place];
+        if length & SPECIAL == 0 {
+            runner.bits >>= length & 63;
+        } else {
+            let (literals, input) = (&course.literals, &course.input);
+            let after;
+            (literal, after) = special(literals, input, codes, runner.at(), step + PART, &mut marks[number]);
+            *runner = Runner::filled(after, load(input, after));
+        }
+        course.found[number][step + PART] = literal;
+    }
 }
 
 /// Reads a word that may be anything; its literal, if it is one, and where it ends. Otherwise it is marked.

@@ -1,23 +1,26 @@
 //! The coded data: which symbols a picture has, the codes made for them, and their writing.
 //!
 //! No symbol is kept: the picture is transformed a second time when its codes are known, which is cheaper than to write
-//! and read them all. Of a large picture the first pass sees an eighth, spread evenly; the table in [`super::super::decode`]
-//! has what that costs in bytes. Pictures that compress well are counted in full, because codes for what may be in the
-//! rest would be felt there.
+//! and read them all. Of a large picture the first pass sees a sixteenth, spread evenly, or an eighth when that is too
+//! little; the table in [`super::super::decode`] has what that costs in bytes. Pictures that compress well are counted in
+//! full, because codes for what may be in the rest would be felt there.
 
 use super::huffman::Code;
 use super::unit::{TRANSPOSED, Unit};
+use crate::buffers::Buffer;
 
 /// Up to so many units are always counted in full.
 const FEW_UNITS: usize = 512;
-/// One group of units in so many is sampled, in each row a different one.
-const SHARE: usize = 8;
+/// One group of units in so many is sampled, in each row others.
+const SHARE: usize = 16;
 /// Units side by side in a group.
 const GROUP: usize = 8;
 /// A sample of fewer bytes is no ground to go on.
 const THIN: usize = 16 * 1024;
 /// How much a sampled symbol weighs against one that is only possible.
 const WEIGHT: u32 = 16;
+/// Coefficients from minus a half of this on are small ones.
+const SMALL: usize = 32;
 /// More than a unit can take: 6 blocks of 64 symbols of 27 bits.
 const UNIT_BYTES: usize = 1536;
 
@@ -52,31 +55,37 @@ pub(super) fn code(
     picture: Picture<'_>,
     fill: impl Fn(&[u8], usize, &mut Unit),
     head: impl FnOnce(&[Code; 4]) -> Vec<u8>,
-) -> Vec<u8> {
+) -> Buffer {
     let (across, down) = (picture.width.div_ceil(16), picture.height.div_ceil(16));
     let mut unit = Unit::EMPTY;
-    let mut count = |share: usize| {
-        let mut counts = Counts([[0; 256]; 4]);
+    let mut count = |counts: &mut Counts, share: usize, which: usize| {
         let mut before = [0; 3];
         for row in 0..down {
-            for column in 0..across {
-                if (column / GROUP + row).is_multiple_of(share) {
-                    picture.unit(column, row, |pixels, stride| fill(pixels, stride, &mut unit));
-                    symbols(&unit, &mut before, &mut counts);
-                }
+            for column in (0..across).filter(|column| (column / GROUP + row) % share == which) {
+                picture.unit(column, row, |pixels, stride| fill(pixels, stride, &mut unit));
+                symbols(&unit, &mut before, counts);
             }
         }
-        counts
     };
-    let sampled = if across * down > FEW_UNITS { of_sample(&count(SHARE)) } else { None };
+    let mut counts = Counts::NONE;
+    let mut sampled = None;
+    if across * down > FEW_UNITS {
+        count(&mut counts, SHARE, 0);
+        sampled = of_sample(&counts, SHARE).or_else(|| {
+            count(&mut counts, SHARE, SHARE / 2);
+            of_sample(&counts, SHARE / 2)
+        });
+    }
     let (codes, bytes) = sampled.unwrap_or_else(|| {
-        let counts = count(1);
+        counts = Counts::NONE;
+        count(&mut counts, 1, 0);
         let codes = counts.codes();
         let bytes = counts.bytes(&codes);
         (codes, bytes)
     });
-    let mut out = head(&codes);
-    out.reserve(bytes + bytes / 32 + 1024);
+    let head = head(&codes);
+    let mut out = Buffer::with_room(head.len() + bytes + bytes / 32 + 1024);
+    out.extend_from_slice(&head);
     let mut writer = Writer::new(&codes);
     let mut before = [0; 3];
     for row in 0..down {
@@ -94,10 +103,10 @@ pub(super) fn code(
 }
 
 /// Codes made from a sample, and how long the whole will be, in bytes; nothing when the sample is too small.
-fn of_sample(sample: &Counts) -> Option<([Code; 4], usize)> {
+fn of_sample(sample: &Counts, share: usize) -> Option<([Code; 4], usize)> {
     let codes = sample.widened().codes();
     let bytes = sample.bytes(&codes);
-    (bytes >= THIN).then_some((codes, bytes * SHARE))
+    (bytes >= THIN).then_some((codes, bytes * share))
 }
 
 /// What is done with symbols.
@@ -105,6 +114,13 @@ trait Sink {
     /// Takes a symbol of one of the four codes (luma first, of each the first coefficient's before the others'), and
     /// the bits that follow it.
     fn symbol(&mut self, class: usize, symbol: u32, follow: u32);
+
+    /// Takes the symbol of a coefficient that is not zero, after so many zeros, 15 at most.
+    #[inline(always)]
+    fn coefficient(&mut self, class: usize, run: u32, value: i32) {
+        let (bits, follow) = split(value);
+        self.symbol(class, run << 4 | bits, follow);
+    }
 
     /// Called after at most two symbols.
     fn flush(&mut self);
@@ -151,8 +167,7 @@ fn coefficient(block: &[i16; 64], class: usize, rest: &mut u64, last: &mut u32, 
     }
     // Both are below 64; said so, the compiler checks neither.
     let from = TRANSPOSED[(place & 63) as usize] & 63;
-    let (bits, follow) = split(block[usize::from(from)].into());
-    sink.symbol(class, run << 4 | bits, follow);
+    sink.coefficient(class, run, block[usize::from(from)].into());
 }
 
 /// A value's length in bits, and they.
@@ -177,6 +192,8 @@ impl Sink for Counts {
 }
 
 impl Counts {
+    const NONE: Counts = Counts([[0; 256]; 4]);
+
     fn codes(&self) -> [Code; 4] {
         self.0.each_ref().map(Code::best)
     }
@@ -217,6 +234,9 @@ impl Counts {
 struct Writer {
     /// By class and symbol: the word, shifted by the bits that follow, and the length of both.
     words: Box<[[(u32, u32); 256]; 4]>,
+    /// By plane (luma, chroma), run of zeros and coefficient, as far as those are small: the word with what follows it,
+    /// and the length of both. Most coefficients are, and so they are coded by one look.
+    small: Box<[[(u32, u32); 16 * SMALL]; 2]>,
     /// The last `filled`, fewer than 8, are yet to be written.
     bits: u64,
     filled: u32,
@@ -230,6 +250,20 @@ impl Sink for Writer {
     fn symbol(&mut self, class: usize, symbol: u32, follow: u32) {
         let (word, length) = self.words[class & 3][(symbol & 255) as usize];
         self.bits = self.bits << length | u64::from(word | follow);
+        self.filled += length;
+    }
+
+    #[inline(always)]
+    fn coefficient(&mut self, class: usize, run: u32, value: i32) {
+        let column = (value + SMALL as i32 / 2) as usize;
+        let (word, length) = if column < SMALL {
+            self.small[class >> 1 & 1][(run as usize * SMALL + column) % (16 * SMALL)]
+        } else {
+            let (bits, follow) = split(value);
+            let (word, length) = self.words[class & 3][((run << 4 | bits) & 255) as usize];
+            (word | follow, length)
+        };
+        self.bits = self.bits << length | u64::from(word);
         self.filled += length;
     }
 
@@ -252,12 +286,20 @@ impl Writer {
                 words[usize::from(symbol)] = (u32::from(word) << follow, u32::from(length) + follow);
             }
         }
-        Writer { words, bits: 0, filled: 0, raw: Box::new([0; _]), used: 0 }
+        let mut small = Box::new([[(0, 0); 16 * SMALL]; 2]);
+        for (small, words) in small.iter_mut().zip(words.as_chunks::<2>().0) {
+            for (at, small) in small.iter_mut().enumerate() {
+                let (bits, follow) = split((at % SMALL) as i32 - SMALL as i32 / 2);
+                let (word, length) = words[1][at / SMALL << 4 | bits as usize];
+                *small = (word | follow, length);
+            }
+        }
+        Writer { words, small, bits: 0, filled: 0, raw: Box::new([0; _]), used: 0 }
     }
 
     /// Writes what is left, filled up with ones.
     #[inline(always)]
-    fn finish(mut self, out: &mut Vec<u8>) {
+    fn finish(mut self, out: &mut Buffer) {
         let last = (self.bits << (8 - self.filled)) as u8 | 0xFF >> self.filled;
         if self.filled > 0 {
             self.raw[self.used] = last;
@@ -269,7 +311,7 @@ impl Writer {
 
 /// A byte of 0xFF is followed by a zero, lest it look like a marker.
 #[inline(never)]
-fn stuff(mut rest: &[u8], out: &mut Vec<u8>) {
+fn stuff(mut rest: &[u8], out: &mut Buffer) {
     while let Some(at) = memchr::memchr(0xFF, rest) {
         out.extend_from_slice(&rest[..=at]);
         out.push(0);
@@ -291,8 +333,8 @@ mod tests {
             writer.symbol(0, 8, follow);
             writer.flush();
         }
-        let mut out = Vec::new();
+        let mut out = Buffer::default();
         writer.finish(&mut out);
-        assert_eq!(out, [0, 0xFF, 0, 0, 0xFE, 0, 0xFF, 0]);
+        assert_eq!(out[..], [0, 0xFF, 0, 0, 0xFE, 0, 0xFF, 0]);
     }
 }
