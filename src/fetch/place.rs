@@ -2,22 +2,29 @@
 
 use super::source::{Mistake, Source};
 
-/// Every model folder of ComfyUI, sorted, the older names `clip`, `t2i_adapter` and `unet` included.
-pub const FOLDERS: [&str; 22] = [
+/// Every model folder of ComfyUI (its `folder_paths.py`), sorted: those of newer versions than the one that the image has by
+/// default, and the older names `clip`, `t2i_adapter` and `unet`, included.
+pub const FOLDERS: [&str; 28] = [
     "audio_encoders",
+    "background_removal",
     "checkpoints",
     "classifiers",
     "clip",
     "clip_vision",
     "configs",
     "controlnet",
+    "detection",
     "diffusers",
     "diffusion_models",
     "embeddings",
+    "frame_interpolation",
+    "geometry_estimation",
     "gligen",
     "hypernetworks",
+    "latent_upscale_models",
     "loras",
     "model_patches",
+    "optical_flow",
     "photomaker",
     "style_models",
     "t2i_adapter",

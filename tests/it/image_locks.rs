@@ -48,9 +48,10 @@ fn model_folders() {
     let mut group = all["sagemaker"].as_object().unwrap().clone();
     assert_eq!(group.remove("base_path"), Some(json!("/opt/ml/model")));
     assert_eq!(group.remove("is_default"), Some(json!(true)));
-    // The folder types of ComfyUI 0.3.64, but custom_nodes: see image/model_nodes.
+    // The folder types of ComfyUI 0.3.64, but custom_nodes: see image/model_nodes. And those that newer ones have.
     let types = "audio_encoders checkpoints classifiers clip_vision configs controlnet diffusers diffusion_models embeddings \
-                 gligen hypernetworks loras model_patches photomaker style_models text_encoders upscale_models vae vae_approx";
+                 gligen hypernetworks loras model_patches photomaker style_models text_encoders upscale_models vae vae_approx \
+                 background_removal detection frame_interpolation geometry_estimation latent_upscale_models optical_flow";
     assert_eq!(group.keys().map(String::as_str).collect::<BTreeSet<_>>(), types.split_whitespace().collect());
     for (kind, folders) in &group {
         let folders: Vec<_> = folders.as_str().unwrap().lines().collect();

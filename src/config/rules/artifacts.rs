@@ -73,9 +73,13 @@ fn files(config: &Config, problems: &mut Vec<Problem>) {
             let (path, top) =
                 (if matches!(entry, ModelEntry::File(_)) { path.key("to") } else { path.clone() }, wanted.place.top());
             problems.push(
-                Problem::warning(path, format!("`{top}` is not a model folder of ComfyUI"))
-                    .label("only a custom node can look there")
-                    .help(format!("Folders of ComfyUI: {}.", FOLDERS.join(", "))),
+                // All in one sentence: a warning is printed as one line, without label and help.
+                Problem::warning(
+                    path,
+                    format!("`{top}` is not a model folder of ComfyUI; its folders are {}", FOLDERS.join(", ")),
+                )
+                .label("only a custom node can look there")
+                .help("Correct it, unless a custom node looks there."),
             );
         }
         let key = wanted.place.path().unwrap_or_else(|| wanted.source.to_string());
