@@ -110,13 +110,16 @@ pub(super) fn judge(asked: Asked<'_>, status: u16, headers: &BTreeMap<String, St
             Source::HuggingFace { repo, revision, .. } => {
                 let error = said(Error::usage(what.clone()));
                 match code {
+                    "RepoNotFound" if asked.token => error
+                        .why(format!("there is no repository {repo}, or this token may not read it"))
+                        .next(format!("correct its name, or look at {hub}/{repo} with the account that the token belongs to")),
+                    "RepoNotFound" => error.why(format!("there is no repository {repo}")).next("correct its name"),
                     _ if asked.locked && code != "EntryNotFound" => error
                         .why("the commit in comfy-deploy.lock is not there any more")
                         .next("take the present one: comfy-deploy model lock --upgrade"),
                     "RevisionNotFound" => error
                         .why(format!("{repo} has no revision {revision}"))
                         .next(format!("choose one of {hub}/{repo}/tree/main")),
-                    "RepoNotFound" => error.why(format!("there is no repository {repo}")).next("correct its name"),
                     _ => error
                         .why(format!("{repo} has no such file at {revision}"))
                         .next(format!("the files are at {hub}/{repo}/tree/{revision}")),

@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 const HOPS: usize = 10;
 /// Times that an answer may be asked for again without any progress.
 const TRIES: u32 = 6;
+/// The headers by which Hugging Face describes a file: its sha256, its size and the commit.
+const DESCRIPTION: [&str; 3] = ["x-linked-etag", "x-linked-size", "x-repo-commit"];
 /// What is said about content that is not what was begun.
 pub(super) const CHANGED: &str = "it changed while it was read";
 /// Longest that a hub may make us wait at once: Hugging Face counts requests in windows of five minutes.
@@ -160,11 +162,19 @@ impl Access {
         origin: &Url,
         stop_elsewhere: bool,
     ) -> Result<Got, Fault> {
+        // What a redirect that is followed says of the file: the answer behind it need not know.
+        let mut told = BTreeMap::new();
         for _ in 0..HOPS {
             request.token = self.hubs.token(&request.url);
             let url = request.url.clone();
             tracing::debug!(host = url.host_str(), head = request.head, range = ?request.range, "asking for {source}");
-            let response = self.http.send(request.clone()).await.map_err(|broken| Fault::Broken(broken.0))?;
+            let mut response = self.http.send(request.clone()).await.map_err(|broken| Fault::Broken(broken.0))?;
+            for name in DESCRIPTION {
+                match response.headers.get(name) {
+                    Some(value) => drop(told.insert(name.to_owned(), value.clone())),
+                    None => response.headers.extend(told.get_key_value(name).map(|(n, v)| (n.clone(), v.clone()))),
+                }
+            }
             match response.status {
                 200 | 206 => return Ok(Got { response, url: Some(url) }),
                 301 | 302 | 303 | 307 | 308 => {

@@ -146,7 +146,12 @@ impl Place {
             return Err(whole_only(source));
         }
         let address = remote.address.clone().ok_or_else(|| what().why("it has no address"))?;
-        Ok(Place { remote, address, signed: None, etag: None, renewed: 0 })
+        // S3 describes an object where it keeps it; of a file on the web only the answer with its bytes says its ETag.
+        let etag = match &address {
+            AddressOf::S3(..) => remote.etag.as_ref().map(|etag| format!("\"{etag}\"")),
+            AddressOf::Web(_) => None,
+        };
+        Ok(Place { remote, address, signed: None, etag, renewed: 0 })
     }
 }
 
@@ -276,8 +281,11 @@ impl Streamed {
         let mut known = self.0.place.lock().await;
         if let Some(known) = known.as_mut().filter(|known| known.renewed == place.renewed) {
             known.signed.clone_from(&got.url);
-            if known.etag.is_none() {
-                known.etag = got.response.header("etag").map(str::to_owned);
+            // Several ranges may be asked for before the first answer says what the content is called.
+            match (&known.etag, got.response.header("etag")) {
+                (Some(known), Some(new)) if known != new => return Err(Fault::Changed),
+                (None, Some(new)) => known.etag = Some(new.to_owned()),
+                _ => {}
             }
         }
         Ok(Answer { body: got.response.body, to, _permit: permit })
