@@ -315,15 +315,7 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
             ModelPlan::of_tree(world, (id, key), (*bytes, *at_most), *files)
         }
     };
-    if let Some(load) = room::Load::of(&local.model) {
-        let endpoint = &settings.config.endpoint;
-        let place = room::Place {
-            instance_type: &endpoint.instance_type,
-            volume_gb: endpoint.volume_gb.map(u64::from),
-            download_timeout: Some(u64::from(service::download_timeout(settings, &local.model, world))),
-        };
-        notes.extend(room::check(place, settings.config.models.packaging, load)?);
-    }
+    notes.extend(room_for(settings, &local.model, world)?);
     let function = local.function.as_ref().map(|f| FunctionPlan {
         key: f.key.clone(),
         bytes: f.bytes,
@@ -349,6 +341,32 @@ pub fn up(settings: &Settings, local: &Local, world: &World) -> Result<Plan> {
     let growth = growth::growth(world, &service);
     let protection = protection(settings, world, &target);
     Ok(Plan { target, foundation, image, model, function, service, protection, growth, notes })
+}
+
+/// Whether a model artifact fits on the instance that the config asks for and can be there in time; what is tight is the
+/// answer.
+///
+/// # Errors
+/// It cannot fit.
+pub fn room_for(settings: &Settings, model: &LocalModel, world: &World) -> Result<Option<String>> {
+    let Some(load) = room::Load::of(model) else { return Ok(None) };
+    let timeout = service::download_timeout(settings, model, world);
+    room::check(room::Place::configured(settings, Some(timeout)), settings.config.models.packaging, load)
+}
+
+/// Refuses models that cannot fit, before they are here: when only is known how many `bytes` the artifact has at least, and
+/// how many at least with nothing compressed (`stored`). They go to the instance of the `deployed` parameters, if there are
+/// any, else to the one of the config. Whatever this refuses, [`up`] or [`update_model`] would refuse in the end.
+///
+/// # Errors
+/// They cannot fit.
+pub fn fits(settings: &Settings, deployed: Option<&Map>, bytes: u64, stored: u64) -> Result<()> {
+    let place = match deployed {
+        Some(parameters) => room::Place::deployed(parameters),
+        None => room::Place::configured(settings, None),
+    };
+    let place = room::Place { download_timeout: None, ..place };
+    room::check(place, settings.config.models.packaging, room::Load::at_least(bytes, stored)).map(drop)
 }
 
 /// Where the plan applies, from settings and world.

@@ -134,15 +134,7 @@ pub fn update_model(settings: &Settings, model: &LocalModel, world: &World) -> R
         parameters.insert(DOWNLOAD_TIMEOUT.into(), download_timeout(settings, model, world).to_string());
     }
     let tight = match room::Load::of(model) {
-        Some(load) => {
-            let number = |name: &str| parameters.get(name).and_then(|n| n.parse().ok()).filter(|&n| n > 0);
-            let place = room::Place {
-                instance_type: parameters.get("SageMakerInstanceType").map_or("", String::as_str),
-                volume_gb: number("VolumeSizeInGB"),
-                download_timeout: number(DOWNLOAD_TIMEOUT),
-            };
-            room::check(place, settings.config.models.packaging, load)?
-        }
+        Some(load) => room::check(room::Place::deployed(&parameters), settings.config.models.packaging, load)?,
         None => None,
     };
     let label = &settings.config.models.version;

@@ -1,9 +1,12 @@
 //! Whether a model artifact fits where it goes and how long its way there may take, known before any byte moves.
 
 use super::LocalModel;
+use super::service::DOWNLOAD_TIMEOUT;
+use crate::cloud::Map;
 use crate::config::Packaging;
 use crate::config::rules::instances;
 use crate::error::{Error, Result};
+use crate::settings::Settings;
 
 /// Bytes of a GB as disks and EC2 count.
 const GB: u64 = 1_000_000_000;
@@ -39,6 +42,28 @@ pub(super) struct Place<'a> {
     pub download_timeout: Option<u64>,
 }
 
+impl<'a> Place<'a> {
+    /// The instance that the config asks for.
+    pub(super) fn configured(settings: &'a Settings, download_timeout: Option<u32>) -> Self {
+        let endpoint = &settings.config.endpoint;
+        Place {
+            instance_type: &endpoint.instance_type,
+            volume_gb: endpoint.volume_gb.map(u64::from),
+            download_timeout: download_timeout.map(u64::from),
+        }
+    }
+
+    /// The instance of a stack with these parameters.
+    pub(super) fn deployed(parameters: &'a Map) -> Self {
+        let number = |name: &str| parameters.get(name).and_then(|n| n.parse().ok()).filter(|&n| n > 0);
+        Place {
+            instance_type: parameters.get("SageMakerInstanceType").map_or("", String::as_str),
+            volume_gb: number("VolumeSizeInGB"),
+            download_timeout: number(DOWNLOAD_TIMEOUT),
+        }
+    }
+}
+
 /// Seconds for download and extraction of an artifact: what the config says, else by its size, in whole minutes. An
 /// archive whose size is not known beforehand counts as what it would have with nothing compressed.
 pub(super) fn download_timeout(configured: Option<u32>, bytes: Option<u64>) -> u32 {
@@ -68,6 +93,11 @@ impl Load {
             LocalModel::Tree { bytes, at_most, stored, .. } => Some(Load { bytes, at_most, stored }),
             LocalModel::External { .. } | LocalModel::Keep => None,
         }
+    }
+
+    /// Of one of which is only known what it has at least, with and without compression.
+    pub(super) fn at_least(bytes: u64, stored: u64) -> Self {
+        Load { bytes, at_most: false, stored }
     }
 }
 
@@ -127,6 +157,27 @@ pub(super) fn check(place: Place<'_>, packaging: Packaging, load: Load) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Before anything was fetched: refused is only what cannot fit, however well it compresses.
+    #[test]
+    fn what_is_known_before_files_are_here_refuses_only_what_never_fits() {
+        let config = "endpoint: {instance_type: ml.g4dn.xlarge}\n";
+        let settings = crate::plan::tests::settings(config);
+        let fits = |deployed: Option<&Map>, bytes: u64, stored: u64| {
+            crate::plan::fits(&settings, deployed, bytes * GB, stored * GB)
+        };
+        // 125 GB of disk, by the table.
+        assert!(fits(None, 62, 62).is_ok() && fits(None, 0, 125).is_ok());
+        for (bytes, stored) in [(63, 63), (0, 126)] {
+            let e = fits(None, bytes, stored).unwrap_err();
+            assert!(e.to_string().contains("ml.g4dn.xlarge has 125 GB"), "{e}");
+        }
+        // An update of the models goes to the instance that is there, whatever the config asks for by now.
+        let deployed = [("SageMakerInstanceType", "ml.p3.2xlarge"), ("VolumeSizeInGB", "400")];
+        let deployed = deployed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        assert!(fits(Some(&deployed), 200, 200).is_ok() && fits(Some(&deployed), 220, 220).is_err());
+        assert!(fits(Some(&Map::new()), 999, 999).is_ok(), "of a stack that says nothing nothing is known");
+    }
 
     fn on(instance_type: &str, volume_gb: Option<u64>, packaging: Packaging, gb: u64) -> Result<Option<String>> {
         let load = Load { bytes: gb * GB, at_most: false, stored: gb * GB };
