@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Done;
+use super::{Context, Done};
 use crate::apply::Cancel;
 use crate::apply::pace::interrupted;
 use crate::cli::{ModelAction, ModelArgs};
 use crate::cloud::Objects;
+use crate::config::Compression;
 use crate::error::{Error, Kind, Result};
 use crate::fetch::{self, Access, Fetched, Hubs, Job, Source, State, Status, Streaming, Streams, http};
 use crate::local::cache::DigestCache;
 use crate::local::models;
+use crate::plan;
 use crate::progress::units::bytes;
 use crate::progress::{Event, Reporter};
 use crate::settings::Settings;
@@ -35,7 +37,8 @@ pub async fn run(mut settings: Settings, args: &ModelArgs, ui: &Ui, cancel: &Can
                 (ModelAction::Lock { .. }, true) => Streaming::Always,
                 _ => Streaming::Never,
             };
-            let job = job(&settings, &access, &reporter, streaming);
+            // Nothing says that what is fetched will ever be deployed.
+            let job = job(&settings, &access, &reporter, streaming, &|_| Ok(()));
             let work = async {
                 match &args.action {
                     ModelAction::Lock { upgrade } => fetch::lock(&job, upgrade.as_deref()).await,
@@ -49,28 +52,60 @@ pub async fn run(mut settings: Settings, args: &ModelArgs, ui: &Ui, cancel: &Can
     }
 }
 
+/// Whose disk the models must fit on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instance {
+    /// The one that the config asks for.
+    Configured,
+    /// The one that is deployed.
+    Deployed,
+}
+
 /// Fetches what `up` and `update-model` are about to pack; nothing if the config declares nothing. Says whether large files
 /// stay where they are: by the config, or because the disk is too small for them.
 ///
 /// # Errors
-/// See [`fetch::fetch`].
-pub async fn bring(
-    settings: &Settings,
-    objects: Arc<dyn Objects>,
-    reporter: &Arc<dyn Reporter>,
-    cancel: &Cancel,
-) -> Result<bool> {
+/// See [`fetch::fetch`]; what cannot fit on the instance, before anything is fetched.
+pub async fn bring(context: &Context<'_>, instance: Instance) -> Result<bool> {
+    let Context { settings, cloud, reporter, cancel, .. } = context;
     let models = &settings.config.models;
     if models.uri.is_some() || fetch::wanted(&models.files).is_empty() {
         return Ok(models.stream);
     }
-    let access = access(Some(objects))?;
+    let deployed = match instance {
+        Instance::Configured => None,
+        // A stack that cannot be read, or is not there, is told when the account is looked at.
+        Instance::Deployed => cloud.stacks.stack(&settings.stack()).await.ok().flatten(),
+    };
+    let fits = |sizes: &[u64]| match (instance, &deployed) {
+        (Instance::Deployed, None) => Ok(()),
+        (_, deployed) => {
+            let (bytes, stored) = at_least(models.compression(), sizes);
+            plan::fits(settings, deployed.as_ref().map(|stack| &stack.parameters), bytes, stored)
+        }
+    };
+    let access = access(Some(cloud.objects.clone()))?;
     let streaming = if models.stream { Streaming::Always } else { Streaming::IfNeeded };
-    let fetched = until(cancel, fetch::fetch(&job(settings, &access, reporter, streaming))).await?;
+    let fetched = until(cancel, fetch::fetch(&job(settings, &access, reporter, streaming, &fits))).await?;
     if fetched.lock_changed {
         reporter.report(Event::Note("comfy-deploy.lock was written; commit it".into()));
     }
     Ok(models.stream || !fetched.streamed.is_empty())
+}
+
+/// Bytes that an artifact with files of these sizes has at least, and with nothing compressed. How far a file shrinks is
+/// known when it was seen: until then each that may be compressed could be nothing.
+fn at_least(compression: Compression, sizes: &[u64]) -> (u64, u64) {
+    let sum =
+        |least: u64| sizes.iter().filter(|&&size| size >= least).fold(0, |sum: u64, size| sum.saturating_add(*size));
+    let bytes = match compression {
+        Compression::Fast | Compression::Best => 0,
+        // Larger ones are stored.
+        Compression::Auto => sum(fetch::STREAM_LEAST + 1),
+        // What is adaptive is planned as if it were stored.
+        Compression::None | Compression::Adaptive => sum(0),
+    };
+    (bytes, sum(0))
 }
 
 /// What reads large files where they are.
@@ -98,8 +133,9 @@ fn job<'a>(
     access: &'a Access,
     reporter: &'a Arc<dyn Reporter>,
     streaming: Streaming,
+    fits: fetch::Fits<'a>,
 ) -> Job<'a> {
-    Job { root: &settings.root, config: &settings.config, access, reporter, streaming, free: fetch::free }
+    Job { root: &settings.root, config: &settings.config, access, reporter, streaming, free: fetch::free, fits }
 }
 
 /// A connection to S3, only if a source is there: fetching from elsewhere needs no account.
@@ -219,4 +255,20 @@ async fn verify(settings: &Settings, ui: &Ui, cancel: &Cancel) -> Result<Done> {
         done.exit_code = Kind::Failed.exit_code();
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_compressed_counts_for_nothing_before_it_was_seen() {
+        const LARGE: u64 = 40 << 20;
+        let sizes = [LARGE, 1 << 20];
+        let all = LARGE + (1 << 20);
+        assert_eq!(at_least(Compression::None, &sizes), (all, all));
+        assert_eq!(at_least(Compression::Auto, &sizes), (LARGE, all));
+        assert_eq!(at_least(Compression::Fast, &sizes), (0, all));
+        assert_eq!(at_least(Compression::None, &[u64::MAX, 1]), (u64::MAX, u64::MAX), "a hub may say anything");
+    }
 }

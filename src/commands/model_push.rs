@@ -8,7 +8,7 @@ use crate::apply::publish::{self, Artifact, Lengths};
 use crate::cloud::BucketState;
 use crate::error::{Error, Kind, Result};
 use crate::pack::Manifest;
-use crate::plan::LocalModel;
+use crate::plan::{self, LocalModel};
 use crate::progress::{Event, units};
 use crate::stack;
 
@@ -19,9 +19,7 @@ use crate::stack;
 pub async fn run(context: &Context<'_>, dry_run: bool) -> Result<Done> {
     let stream = match dry_run {
         true => context.settings.config.models.stream,
-        false => {
-            model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?
-        }
+        false => model::bring(context, model::Instance::Configured).await?,
     };
     let look = tokio::select! {
         look = look::look(context, Wanted::model().streaming(stream)) => look?,
@@ -32,6 +30,10 @@ pub async fn run(context: &Context<'_>, dry_run: bool) -> Result<Done> {
             .next("remove models.uri, and put the models into models.dir"));
     };
     let settings = &context.settings;
+    // An artifact that no `up` would deploy is not sent.
+    if let Some(tight) = plan::room_for(settings, &look.local.model, &look.world)? {
+        context.reporter.report(Event::Note(tight));
+    }
     let bucket = stack::bucket_name(settings, &look.world.account);
     // Looked at only where the foundation stack does not say that it is there.
     if look.world.bucket.is_some_and(|state| state != BucketState::Owned) {

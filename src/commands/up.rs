@@ -16,8 +16,7 @@ use crate::progress::Event;
 /// See [`crate::error::Kind`]; each says how to go on.
 pub async fn run(context: &Context<'_>) -> Result<Done> {
     let begun = Instant::now();
-    let stream =
-        model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
+    let stream = model::bring(context, model::Instance::Configured).await?;
     loop {
         let (look, plan) = look::planned(context, Wanted::everything().streaming(stream), plan::up).await?;
         match carry_out(context, "up", look, &plan).await {

@@ -11,8 +11,7 @@ use crate::plan;
 /// # Errors
 /// As `up`.
 pub async fn run(context: &Context<'_>, _args: &cli::UpdateModel) -> Result<Done> {
-    let stream =
-        model::bring(&context.settings, context.cloud.objects.clone(), &context.reporter, &context.cancel).await?;
+    let stream = model::bring(context, model::Instance::Deployed).await?;
     let (look, plan) = look::planned(context, Wanted::model().streaming(stream), |settings, local, world| {
         plan::update_model(settings, &local.model, world)
     })

@@ -16,7 +16,7 @@ use super::source::Source;
 use super::wanted::Wanted;
 use crate::error::{Error, Result};
 use crate::local::cache::{DigestCache, FileDigest, Stamp};
-use crate::local::lockfile::{FILE_NAME, Lock, Locked};
+use crate::local::lockfile::{FILE_NAME, Lock, Locked, Placed};
 use crate::local::models;
 use crate::progress::units::bytes;
 use crate::progress::{Event, Task};
@@ -40,22 +40,35 @@ pub(super) struct Order<'a> {
     pub(super) replace: bool,
 }
 
+/// A file that came.
+struct Came {
+    /// Bytes.
+    size: u64,
+    /// What is in it.
+    digest: FileDigest,
+    /// Whether it was put in its place; not if the same stood there already.
+    placed: bool,
+    /// What its hub said of what came, which is not what was ordered if it changed meanwhile.
+    remote: Remote,
+}
+
 /// Bytes that are still to be written for these.
 pub(super) fn needed(dir: &Path, tasks: &[Order<'_>]) -> u64 {
     let rest = |task: &Order<'_>| {
         let have = left(&dir.join(&task.path), task.remote.identity().as_deref());
         task.remote.size.unwrap_or_default().saturating_sub(have)
     };
-    tasks.iter().map(rest).sum()
+    // A hub may say anything.
+    tasks.iter().map(rest).fold(0, u64::saturating_add)
 }
 
-/// Fetches what is ordered; what came is in `lock`, `cache` and `done`, also when a later file fails.
+/// Fetches what is ordered; what came is in `lock`, `cache`, `placed` and `done`, also when a later file fails.
 pub(super) async fn load_all(
     job: &Job<'_>,
     dir: &Path,
     tasks: &[Order<'_>],
     lock: &mut Lock,
-    cache: &mut DigestCache,
+    (cache, placed): (&mut DigestCache, &mut Placed),
     done: &mut Fetched,
 ) -> Result<()> {
     if tasks.is_empty() {
@@ -84,13 +97,18 @@ pub(super) async fn load_all(
         })
         .buffer_unordered(FILES);
     while let Some(outcome) = loads.next().await {
-        let (task, (size, digest)) = outcome?;
+        let (task, Came { size, digest, placed: put, remote }) = outcome?;
         let target = dir.join(&task.path);
+        if put {
+            placed.put(&target);
+            // Now, so that a run that is killed later knows its own files again; that it cannot be written is told in the end.
+            let _ = placed.save();
+        }
         if let Ok(target) = target.canonicalize() {
             // A digest that is not kept is only made again.
             let _ = cache.put_own(&target, digest);
         }
-        lock.files.insert(task.path.clone(), entry(task.wanted, &task.remote, size, hex::encode(digest.sha256)));
+        lock.files.insert(task.path.clone(), entry(task.wanted, &remote, size, hex::encode(digest.sha256)));
         done.fetched.push((task.path.clone(), size));
     }
     done.fetched.sort();
@@ -114,10 +132,12 @@ async fn load(
     task: &Order<'_>,
     permits: &Semaphore,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<(u64, FileDigest)> {
+) -> Result<Came> {
     let (target, source) = (dir.join(&task.path), &task.wanted.source);
     if let Source::Local(path) = source {
-        return copy(task, &resolve::local(job.root, path), &target).await;
+        let copied = copy(task, &resolve::local(job.root, path), &target).await?;
+        progress(copied.size);
+        return Ok(copied);
     }
     let mut remote = task.remote.clone();
     for restart in 0..=RESTARTS {
@@ -134,7 +154,7 @@ async fn load(
             Loaded::Whole(size) => {
                 let digest = hash(&part).await?;
                 match verdict(task, &remote, size, &digest) {
-                    Ok(()) => return place(task, part, &target, size, digest),
+                    Ok(()) => return place(task, remote, part, &target, (size, digest)),
                     // The part of an earlier run may be what is wrong.
                     Err(_) if resumed && restart < RESTARTS => part.discard(),
                     Err(e) => {
@@ -177,7 +197,13 @@ fn verdict(task: &Order<'_>, remote: &Remote, size: u64, digest: &FileDigest) ->
     }
 }
 
-fn place(task: &Order<'_>, part: Part, target: &Path, size: u64, digest: FileDigest) -> Result<(u64, FileDigest)> {
+fn place(
+    task: &Order<'_>,
+    remote: Remote,
+    part: Part,
+    target: &Path,
+    (size, digest): (u64, FileDigest),
+) -> Result<Came> {
     if target.exists() && !task.replace {
         // Only now is it known what the source holds.
         let here = std::fs::File::open(target).and_then(|mut file| {
@@ -185,13 +211,17 @@ fn place(task: &Order<'_>, part: Part, target: &Path, size: u64, digest: FileDig
             std::io::copy(&mut file, &mut hasher).map(|_| hasher.finish())
         });
         if !here.is_ok_and(|here| here == digest.sha256) {
+            // What was loaded need not be loaded again when the other file is gone.
+            if matches!(task.wanted.source, Source::Local(_)) {
+                part.discard();
+            }
             return Err(in_the_way(target, task.wanted));
         }
         part.discard();
-        return Ok((size, digest));
+        return Ok(Came { size, digest, placed: false, remote });
     }
     part.finish(target)?;
-    Ok((size, digest))
+    Ok(Came { size, digest, placed: true, remote })
 }
 
 #[derive(Default)]
@@ -243,7 +273,7 @@ async fn read(path: PathBuf) -> Result<FileDigest> {
 }
 
 /// A file of this machine.
-async fn copy(task: &Order<'_>, from: &Path, target: &Path) -> Result<(u64, FileDigest)> {
+async fn copy(task: &Order<'_>, from: &Path, target: &Path) -> Result<Came> {
     let (source, to) = (from.to_owned(), target.to_owned());
     let part = tokio::task::spawn_blocking(move || -> Result<Part> {
         let meta = std::fs::metadata(&source).map_err(|e| {
@@ -256,7 +286,11 @@ async fn copy(task: &Order<'_>, from: &Path, target: &Path) -> Result<(u64, File
         }
         let part = Part::open(&to, None, meta.len())?;
         // Shares the blocks where the file system can.
-        std::fs::copy(&source, part.path()).map_err(|e| Error::io("copy", &source, &e).next("free some disk space"))?;
+        if let Err(e) = std::fs::copy(&source, part.path()) {
+            // A copy is not continued: half of one only takes the room that was missing.
+            part.discard();
+            return Err(Error::io("copy", &source, &e).next("make it readable for this user, or free some disk space"));
+        }
         Ok(part)
     })
     .await
@@ -264,7 +298,7 @@ async fn copy(task: &Order<'_>, from: &Path, target: &Path) -> Result<(u64, File
     let digest = hash(&part).await?;
     let size = std::fs::metadata(part.path()).map(|meta| meta.len()).unwrap_or_default();
     match verdict(task, &task.remote, size, &digest) {
-        Ok(()) => place(task, part, target, size, digest),
+        Ok(()) => place(task, task.remote.clone(), part, target, (size, digest)),
         Err(e) => {
             part.discard();
             Err(e)
@@ -303,6 +337,8 @@ pub(super) fn moved(wanted: &Wanted, locked: &Locked) -> Error {
 /// A file of somebody else stands where one would go.
 pub(super) fn in_the_way(file: &Path, wanted: &Wanted) -> Error {
     Error::failed(format!("{} is another file than {}", file.display(), wanted.source))
-        .why("it was not fetched by this tool, so it is not replaced")
-        .next("move it away, or give the fetched one another name with `to`")
+        .why("it was not fetched by this tool on this machine, so it is not replaced")
+        .next(
+            "remove it or move it away and run the same command again, or give the fetched one another name with `to`",
+        )
 }

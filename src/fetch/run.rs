@@ -16,13 +16,17 @@ use super::wanted::{Wanted, wanted};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::local::cache::DigestCache;
-use crate::local::lockfile::{FILE_NAME, Lock, Locked};
+use crate::local::lockfile::{FILE_NAME, Lock, Locked, Placed};
 use crate::local::models;
 use crate::progress::units::bytes;
 use crate::progress::{Event, Reporter, Task};
 
 /// Connections of a run; more do not make a hub faster, and are counted against us.
 pub(super) const CONNECTIONS: usize = 8;
+
+/// Refuses files that could not be deployed: by the sizes of all that are declared, as far as they are known, before any
+/// of them is loaded.
+pub type Fits<'a> = &'a (dyn Fn(&[u64]) -> Result<()> + Sync);
 
 /// What fetching works on.
 pub struct Job<'a> {
@@ -38,6 +42,8 @@ pub struct Job<'a> {
     pub streaming: Streaming,
     /// Bytes that can be written where a directory is: [`super::free`].
     pub free: fn(&Path) -> Option<u64>,
+    /// Whether they can be deployed.
+    pub fits: Fits<'a>,
 }
 
 /// Which files are not fetched but locked only, to be read from their source by whoever needs them.
@@ -91,7 +97,7 @@ pub async fn lock(job: &Job<'_>, upgrade: Option<&[String]>) -> Result<Fetched> 
     }
     let unlocked: Vec<&Wanted> = all.iter().filter(|wanted| locked(wanted, &lock).is_none()).collect();
     let resolved: Vec<(&Wanted, Remote)> = futures::stream::iter(unlocked)
-        .map(async |wanted| Ok::<_, Error>((wanted, resolve::resolve(job.access, &wanted.source, None).await?)))
+        .map(async |wanted| Ok::<_, Error>((wanted, ask(job, wanted, None).await?)))
         .buffered(CONNECTIONS)
         .try_collect()
         .await?;
@@ -147,6 +153,15 @@ fn checked_path(wanted: &Wanted, name: &str) -> Result<String> {
     }
 }
 
+/// What a declared file is at its source. One of this machine is measured here, where its directory is known.
+async fn ask(job: &Job<'_>, wanted: &Wanted, commit: Option<&str>) -> Result<Remote> {
+    let remote = resolve::resolve(job.access, &wanted.source, commit).await?;
+    let Source::Local(path) = &wanted.source else { return Ok(remote) };
+    // What is wrong with it is told when it is copied.
+    let meta = std::fs::metadata(resolve::local(job.root, path)).ok().filter(std::fs::Metadata::is_file);
+    Ok(Remote { size: meta.map(|meta| meta.len()), ..remote })
+}
+
 /// A declared file, its path and entry in the lock, and what its hub says.
 type Resolved<'w> = (&'w Wanted, Option<(String, Locked)>, Remote);
 
@@ -155,15 +170,19 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
     let all = wanted(&job.config.models.files);
     let mut lock = lock.clone();
     let mut done = Fetched::default();
-    let mut cache = DigestCache::load(job.root);
+    let (mut cache, mut placed) = (DigestCache::load(job.root), Placed::load(job.root));
     let here = digests(job, &dir, files, &lock, &mut cache).await?;
     let always = job.streaming == Streaming::Always;
 
-    let mut needed = Vec::new();
+    let (mut needed, mut sizes) = (Vec::new(), Vec::new());
     for wanted in files {
         match locked(wanted, &lock) {
-            Some((path, locked)) if here.get(&path) == Some(&locked.sha256) => done.kept.push(path),
+            Some((path, locked)) if here.get(&path) == Some(&locked.sha256) => {
+                sizes.push(locked.size);
+                done.kept.push(path);
+            }
             Some((path, locked)) if always && streamable(&job.config.models, &wanted.source, locked.size) => {
+                sizes.push(locked.size);
                 done.streamed.push((path, locked.size));
             }
             locked => needed.push((wanted, locked)),
@@ -172,7 +191,7 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
     let resolved: Vec<Resolved<'_>> = futures::stream::iter(needed)
         .map(async |(wanted, locked)| {
             let commit = locked.as_ref().and_then(|(_, locked)| locked.commit.as_deref());
-            let remote = resolve::resolve(job.access, &wanted.source, commit).await?;
+            let remote = ask(job, wanted, commit).await?;
             Ok::<_, Error>((wanted, locked, remote))
         })
         .buffered(CONNECTIONS)
@@ -199,12 +218,14 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
             }
         }
         let expected = wanted.sha256.as_ref().or(remote.sha256.as_ref());
+        let expected = expected.or(locked.as_ref().map(|locked| &locked.sha256));
         let (current, before) = (here.get(&path), previous.files.get(&path));
-        let ours = locked.is_some() || before.is_some_and(|before| current == Some(&before.sha256));
+        let ours = before.is_some_and(|before| current == Some(&before.sha256)) || placed.has(&dir.join(&path));
         match (current, expected) {
             (Some(current), Some(expected)) if current == expected => {
                 let size = std::fs::metadata(dir.join(&path)).map(|meta| meta.len()).unwrap_or_default();
                 lock.files.insert(path.clone(), entry(wanted, &remote, size, current.clone()));
+                sizes.push(size);
                 done.kept.push(path);
                 continue;
             }
@@ -216,18 +237,28 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
             _ => {}
         }
         remote.size = remote.size.or(locked.as_ref().map(|locked| locked.size));
+        sizes.extend(remote.size);
         tasks.push(Order { wanted, path, remote, locked, replace: ours });
+    }
+    if !tasks.is_empty() {
+        (job.fits)(&sizes)?;
     }
     let (tasks, streamed) = leave(job, &dir, tasks)?;
     let outcome = match lock_streamed(job, &streamed, &mut lock, &mut done).await {
-        Ok(()) => load_all(job, &dir, &tasks, &mut lock, &mut cache, &mut done).await,
+        Ok(()) => load_all(job, &dir, &tasks, &mut lock, (&mut cache, &mut placed), &mut done).await,
         Err(e) => Err(e),
     };
-    done.lock_changed = save(job, lock, &all)?;
-    if let Err(e) = cache.save() {
-        job.reporter.report(Event::Warning(format!("the file digests are not kept: {e}")));
+    // What came is locked also when a later file failed. Its error says more than any that follows from it: a disk that is
+    // full has no room for the lock either.
+    let saved = save(job, lock, &all);
+    for (what, kept) in [("file digests are", cache.save()), ("list of fetched files is", placed.save())] {
+        if let Err(e) = kept {
+            job.reporter.report(Event::Warning(format!("the {what} not kept: {e}")));
+        }
     }
-    outcome.map(|()| done)
+    outcome?;
+    done.lock_changed = saved?;
+    Ok(done)
 }
 
 /// Parts what is ordered into what is fetched and what is streamed.
@@ -253,17 +284,22 @@ fn leave<'w>(job: &Job<'_>, dir: &Path, tasks: Vec<Order<'w>>) -> Result<(Vec<Or
         }
     }
     if job.streaming == Streaming::IfNeeded && !streamed.is_empty() {
-        let size = streamed.iter().filter_map(|task| task.remote.size).sum();
-        job.reporter.report(Event::Note(format!(
-            "the models need {}, but {} has {} free, so {} ({}) will be streamed into the upload and not kept here",
-            bytes(needed),
-            dir.display(),
-            bytes(free.unwrap_or_default()),
-            files(streamed.len()),
-            bytes(size)
-        )));
+        let sizes: Vec<u64> = streamed.iter().filter_map(|task| task.remote.size).collect();
+        job.reporter.report(Event::Note(no_room(dir, needed, free, &sizes)));
     }
     Ok((fetched, streamed))
+}
+
+/// The note that files of these sizes are streamed, because the disk has no room for what is missing.
+pub(super) fn no_room(dir: &Path, needed: u64, free: Option<u64>, streamed: &[u64]) -> String {
+    format!(
+        "the models need {}, but {} has {} free, so {} ({}) will be streamed into the upload and not kept here",
+        bytes(needed),
+        dir.display(),
+        bytes(free.unwrap_or_default()),
+        files(streamed.len()),
+        bytes(streamed.iter().sum())
+    )
 }
 
 /// Locks what is streamed. What no hub and no config says the sha256 of, is read once for it.

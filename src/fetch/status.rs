@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::run::locked;
+use super::disk;
+use super::journal::left;
+use super::run::{locked, no_room};
 use super::stream::streamable;
 use super::wanted::{Wanted, wanted};
 use crate::config::Config;
@@ -84,4 +86,33 @@ pub fn status(root: &Path, config: &Config) -> Result<Vec<Status>> {
         Status { path, size, locked, state, wanted }
     };
     Ok(wanted(&config.models.files).into_iter().map(one).collect())
+}
+
+/// Whether `up` would stream what is large, though the config does not ask for it, because the disk has no room for what is
+/// missing: the note that says so. Told by lock and disk alone, so only of files that are all locked.
+///
+/// # Errors
+/// The lock cannot be read.
+pub fn without_room(root: &Path, config: &Config, free: fn(&Path) -> Option<u64>) -> Result<Option<String>> {
+    if config.models.uri.is_some() || config.models.stream {
+        return Ok(None);
+    }
+    let dir = root.join(&config.models.dir);
+    let (mut needed, mut streamed) = (0u64, Vec::new());
+    for one in status(root, config)? {
+        match (one.state, one.path, one.locked) {
+            (State::New, ..) => return Ok(None),
+            (State::Missing, Some(path), Some(locked)) => {
+                let have = left(&dir.join(path), Some(&format!("sha256:{}", locked.sha256)));
+                needed = needed.saturating_add(locked.size.saturating_sub(have));
+                if streamable(&config.models, &one.wanted.source, locked.size) {
+                    streamed.push(locked.size);
+                }
+            }
+            _ => {}
+        }
+    }
+    let free = free(&dir);
+    let streams = !streamed.is_empty() && !disk::fits(needed, free);
+    Ok(streams.then(|| no_room(&dir, needed, free, &streamed)))
 }

@@ -9,6 +9,7 @@ use reqwest::Url;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cloud::Objects;
 use crate::config::{Config, ModelEntry, ModelFile};
 use crate::error::{Error, Kind};
 use crate::local::cache::{DigestCache, Stamp};
@@ -18,7 +19,14 @@ use hub::{COMMIT, Fault, Hub, TOKEN, sha256};
 
 #[path = "../../tests/it/hub.rs"]
 mod hub;
+mod places;
+mod refusals;
+mod room;
+mod s3;
 mod streaming;
+
+/// Whether sizes are allowed.
+type Check = Box<dyn Fn(&[u64]) -> crate::error::Result<()> + Sync>;
 
 /// An app whose models come from the hub.
 struct App {
@@ -28,6 +36,9 @@ struct App {
     token: Option<&'static str>,
     streaming: Streaming,
     free: fn(&Path) -> Option<u64>,
+    fits: Check,
+    objects: Option<Arc<dyn Objects>>,
+    reporter: Arc<dyn Reporter>,
 }
 
 const MODEL: &str = "hf://maker/model/flux1.safetensors@main";
@@ -58,6 +69,9 @@ impl App {
             token: None,
             streaming: Streaming::Never,
             free,
+            fits: Box::new(|_| Ok(())),
+            objects: None,
+            reporter: Arc::new(Silent),
         }
     }
 
@@ -74,17 +88,24 @@ impl App {
         let hubs = Hubs { hugging_face: url.clone(), hf_token: token.clone(), civitai: url, civitai_token: token };
         Access {
             pause: Duration::from_millis(1),
-            ..Access::new(Arc::new(http::Web::new().expect("client")), None, hubs)
+            ..Access::new(Arc::new(http::Web::new().expect("client")), self.objects.clone(), hubs)
         }
     }
 
     fn run<R>(&self, work: impl AsyncFnOnce(&Job<'_>) -> crate::error::Result<R>) -> crate::error::Result<R> {
+        self.run_at(self.dir.path(), work)
+    }
+
+    /// The same with another directory of the config file.
+    fn run_at<R>(
+        &self,
+        root: &Path,
+        work: impl AsyncFnOnce(&Job<'_>) -> crate::error::Result<R>,
+    ) -> crate::error::Result<R> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        let (access, reporter) = (self.access(), Arc::new(Silent) as Arc<dyn Reporter>);
-        let (streaming, free) = (self.streaming, self.free);
-        let job =
-            Job { root: self.dir.path(), config: &self.config, access: &access, reporter: &reporter, streaming, free };
-        runtime.block_on(work(&job))
+        let (access, config, reporter) = (self.access(), &self.config, &self.reporter);
+        let (streaming, free, fits) = (self.streaming, self.free, &*self.fits);
+        runtime.block_on(work(&Job { root, config, access: &access, reporter, streaming, free, fits }))
     }
 
     fn fetch(&self) -> crate::error::Result<Fetched> {
@@ -321,25 +342,6 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn a_file_that_was_put_there_is_never_replaced() {
-    let app = App::with(&content(1000, 13));
-    let file = app.dir.path().join("models/checkpoints/flux1.safetensors");
-    std::fs::create_dir_all(file.parent().expect("parent")).expect("directory");
-    std::fs::write(&file, b"mine").expect("written");
-    assert!(text(&app.refused()).contains("another file"));
-    assert_eq!(std::fs::read(&file).expect("there"), b"mine");
-    // The same content is taken over without loading it.
-    std::fs::write(&file, content(1000, 13)).expect("written");
-    let done = app.fetch().expect("taken over");
-    assert_eq!((done.fetched.len(), done.kept.len(), app.hub.ranges().len()), (0, 1, 0));
-    // Once locked it is the tool's, and repaired.
-    std::fs::write(&file, b"damaged").expect("written");
-    assert_eq!(status(app.dir.path(), &app.config).expect("status")[0].state, State::Changed);
-    app.fetch().expect("repaired");
-    assert_eq!(app.read("checkpoints/flux1.safetensors"), Some(content(1000, 13)));
-}
-
-#[test]
 fn a_sha256_in_the_config_is_the_last_word() {
     let mut app = App::with(&content(1000, 14));
     let with = |sha: String| {
@@ -359,13 +361,7 @@ fn a_file_of_this_machine_is_copied_and_locked() {
     std::fs::create_dir_all(app.dir.path().join("shared")).expect("directory");
     std::fs::create_dir_all(&dir).expect("directory");
     std::fs::write(app.dir.path().join("shared/x.safetensors"), b"weights").expect("written");
-    let at = |dir: &Path| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        let (access, reporter) = (app.access(), Arc::new(Silent) as Arc<dyn Reporter>);
-        let (config, streaming) = (&app.config, Streaming::Never);
-        let job = Job { root: dir, config, access: &access, reporter: &reporter, streaming, free };
-        runtime.block_on(fetch(&job))
-    };
+    let at = |dir: &Path| app.run_at(dir, async |job| fetch(job).await);
     at(&dir).expect("copied");
     assert_eq!(std::fs::read(dir.join("models/loras/x.safetensors")).expect("there"), b"weights");
     assert_eq!(Lock::load(&dir).expect("lock").files["loras/x.safetensors"].sha256, sha256(b"weights"));

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::Comfyui;
 use crate::error::{Error, Result};
 
+mod placed;
+
+pub use placed::Placed;
+
 /// The file's name.
 pub const FILE_NAME: &str = "comfy-deploy.lock";
 

@@ -24,7 +24,12 @@ pub enum Fault {
     Expire,
     /// The file has this content from now on, under another ETag.
     Change(Vec<u8>),
+    /// Another first byte than the file's, under the file's ETag.
+    Damage,
 }
+
+/// A status and headers.
+pub type Said = (u16, &'static [(&'static str, &'static str)]);
 
 #[derive(Default)]
 pub struct State {
@@ -36,6 +41,12 @@ pub struct State {
     pub no_ranges: bool,
     /// What happens to the next answers with content of more than one byte.
     pub faults: VecDeque<Fault>,
+    /// What the hub says to the next requests, instead of what it would.
+    pub at_hub: VecDeque<Said>,
+    /// Sizes that the hub says, where they are not those of the files.
+    pub sizes: BTreeMap<String, u64>,
+    /// Whether the hub keeps the files itself, at another address of its own, as a mirror does.
+    pub mirror: bool,
     /// What `main` is.
     pub commit: String,
     /// Requests: method, path, whether a token came, the range.
@@ -153,6 +164,9 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, store: &str, is_store: boo
 }
 
 fn from_hub(state: &mut State, asked: &Asked, store: &str) -> Answer {
+    if let Some((status, headers)) = state.at_hub.pop_front() {
+        return answer(status, headers, "");
+    }
     let token = asked.headers.get("authorization").map(|value| value.trim_start_matches("Bearer ").to_owned());
     let parts: Vec<&str> = asked.path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
@@ -174,6 +188,10 @@ fn from_hub(state: &mut State, asked: &Asked, store: &str) -> Answer {
             redirect(state, "style.safetensors", store, &[])
         }
         ["api", "download", "models", "7"] => answer(307, &[("location", "/login?returnUrl=x")], ""),
+        // The repository's name before it was renamed.
+        ["maker", "old", "resolve", rest @ ..] => {
+            answer(307, &[("location", &format!("/maker/model/resolve/{}", rest.join("/")))], "")
+        }
         ["maker", "model", "resolve", revision, path @ ..] => {
             let path = path.join("/");
             let commit = state.commit.clone();
@@ -191,7 +209,8 @@ fn from_hub(state: &mut State, asked: &Asked, store: &str) -> Answer {
             let Some(file) = state.files.get(&path).cloned() else {
                 return answer(404, &[("x-error-code", "EntryNotFound")], "");
             };
-            let (sum, size) = (sha256(&file), file.len().to_string());
+            let size = state.sizes.get(&path).copied().unwrap_or(file.len() as u64).to_string();
+            let sum = sha256(&file);
             // Small text is kept by the hub itself.
             if path.ends_with(".json") {
                 let mut answer = content(state, asked, &path);
@@ -199,12 +218,13 @@ fn from_hub(state: &mut State, asked: &Asked, store: &str) -> Answer {
                 return answer;
             }
             let etag = format!("\"{sum}\"");
-            redirect(
-                state,
-                &path,
-                store,
-                &[("x-repo-commit", &commit), ("x-linked-etag", &etag), ("x-linked-size", &size)],
-            )
+            let headers = [("x-repo-commit", &*commit), ("x-linked-etag", &etag), ("x-linked-size", &size)];
+            if state.mirror {
+                let mut answer = answer(302, &headers, "");
+                answer.headers.push(("location".into(), format!("http://{}/web/{path}", asked.headers["host"])));
+                return answer;
+            }
+            redirect(state, &path, store, &headers)
         }
         _ => answer(401, &[("x-error-code", "RepoNotFound"), ("x-error-message", "Invalid username or password.")], ""),
     }
@@ -242,12 +262,13 @@ fn content(state: &mut State, asked: &Asked, path: &str) -> Answer {
         Some((from.parse::<usize>().ok()?, to.parse::<usize>().ok()?))
     });
     let small = asked.method == "HEAD" || range == Some((0, 0));
-    let mut cut = None;
+    let (mut cut, mut damaged) = (None, false);
     if !small {
         match state.faults.pop_front() {
             Some(Fault::Cut(bytes)) => cut = Some(bytes),
             Some(Fault::Status(status, name, value)) => return answer(status, &[(name, value)], ""),
             Some(Fault::Change(content)) => drop(state.files.insert(path.to_owned(), content)),
+            Some(Fault::Damage) => damaged = true,
             Some(Fault::Expire) | None => {}
         }
     }
@@ -266,5 +287,8 @@ fn content(state: &mut State, asked: &Asked, path: &str) -> Answer {
         None => answer(200, &[("etag", &etag)], file.clone()),
     };
     made.cut = cut;
+    if let Some(first) = made.body.first_mut().filter(|_| damaged) {
+        *first ^= 1;
+    }
     made
 }

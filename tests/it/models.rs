@@ -7,6 +7,15 @@ use crate::support::{App, Ran, Sandbox, run};
 
 const FILES: &str = "models: {files: [{source: 'hf://maker/model/flux1.safetensors', to: checkpoints/}]}\n";
 
+/// A lock of that file, with so many bytes.
+fn lock(bytes: u64) -> String {
+    let sha256 = "0".repeat(64);
+    format!(
+        "version: 1\nfiles:\n  checkpoints/flux1.safetensors: \
+         {{source: 'hf://maker/model/flux1.safetensors@main', size: {bytes}, sha256: '{sha256}'}}\n"
+    )
+}
+
 /// The program with the hub in the place of Hugging Face.
 fn with_hub(app: &App<'_>, hub: &Hub, args: &[&str]) -> Ran {
     let mut command = app.command(args);
@@ -56,6 +65,50 @@ fn up_fetches_what_is_declared_and_locks_it() {
 }
 
 #[test]
+fn models_that_cannot_fit_on_the_instance_are_refused_before_any_byte_moves() {
+    let (sandbox, hub) = (Sandbox::new(), Hub::start());
+    hub.put("flux1.safetensors", b"the beginning of many weights");
+    hub.state().sizes.insert("flux1.safetensors".into(), 20_000_000_000_000);
+    let app = App::with_image(&sandbox, "");
+    app.run(&["up", "--yes"]).exits(0);
+    let text = std::fs::read_to_string(app.path("comfy-deploy.yaml")).unwrap();
+    app.write("comfy-deploy.yaml", &format!("{text}{FILES}"));
+    for args in [["up", "--yes"].as_slice(), &["update-model", "--yes"], &["model", "push"]] {
+        let args = [args, &["--output", "json"]].concat();
+        let error = with_hub(&app, &hub, &args).exits(2).error();
+        assert!(error.to_string().contains("GB on the instance, and ml."), "{args:?}: {error}");
+    }
+    assert_eq!(hub.ranges(), [""; 0], "no content was asked for");
+    assert!(!app.path("models/checkpoints/flux1.safetensors").exists() && !app.path("comfy-deploy.lock").exists());
+
+    // Where nothing need be fetched, the artifact is measured before it is sent.
+    app.write("comfy-deploy.lock", &lock(20_000_000_000_000));
+    app.write("comfy-deploy.yaml", &format!("{text}{}", FILES.replace("models: {", "models: {stream: true, ")));
+    hub.state().log.clear();
+    for more in [None, Some("--dry-run")] {
+        let args: Vec<&str> = ["model", "push", "--output", "json"].into_iter().chain(more).collect();
+        let error = with_hub(&app, &hub, &args).exits(2).error();
+        assert!(error.to_string().contains("on the instance, and ml."), "{error}");
+    }
+    assert_eq!(hub.state().log.len(), 0);
+}
+
+#[test]
+fn a_plan_without_room_for_the_models_is_that_of_up() {
+    let sandbox = Sandbox::new();
+    let app = App::with_image(&sandbox, "");
+    let text = std::fs::read_to_string(app.path("comfy-deploy.yaml")).unwrap();
+    app.write("comfy-deploy.yaml", &format!("{text}endpoint: {{instance_type: ml.p5.48xlarge}}\n{FILES}"));
+    let planned = app.run(&["plan"]).exits(2);
+    assert!(planned.stderr.contains("comfy-deploy model fetch"), "{}", planned.stderr);
+    app.write("comfy-deploy.lock", &lock(10_000_000_000_000));
+    let planned = app.run(&["plan"]).exits(0);
+    for word in ["the models need 10.0 TB", "1 file (10.0 TB) will be streamed"] {
+        assert!(planned.stderr.contains(word), "{word:?} is not in {}", planned.stderr);
+    }
+}
+
+#[test]
 fn a_refusal_by_the_hub_has_the_exit_code_of_access() {
     let (sandbox, hub) = (Sandbox::new(), Hub::start());
     hub.put("flux1.safetensors", b"weights");
@@ -92,7 +145,9 @@ fn sources_and_places_that_are_wrong_are_shown_in_the_config() {
     }
     app.configure("models: {files: [{source: 'hf://maker/model/x.bin', to: checkpoint/}]}\n");
     let ran = app.run(&["model", "ls"]).exits(0);
-    assert!(ran.stderr.contains("`checkpoint` is not a model folder"), "{}", ran.stderr);
+    for word in ["`checkpoint` is not a model folder", " checkpoints, ", " latent_upscale_models, ", " vae_approx"] {
+        assert!(ran.stderr.contains(word), "{word:?} is not in {}", ran.stderr);
+    }
     assert!(ran.stdout.contains("not fetched"), "{}", ran.stdout);
 }
 

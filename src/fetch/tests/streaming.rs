@@ -6,7 +6,7 @@ use crate::local::models::{Origin, Stop, Unread};
 const MIB: usize = 1 << 20;
 
 /// Reads ranges of a locked file where it is.
-struct Reader {
+pub(super) struct Reader {
     runtime: tokio::runtime::Runtime,
     file: crate::local::models::ModelFile,
 }
@@ -22,7 +22,7 @@ impl Reader {
     }
 
     /// Of the app's only file, which holds `content`, and whose hub tells its sha256 or not.
-    fn new(app: &App, content: &[u8]) -> Self {
+    pub(super) fn new(app: &App, content: &[u8]) -> Self {
         let wanted = &wanted(&app.config.models.files)[0];
         let commit = matches!(wanted.source, Source::HuggingFace { .. }).then(|| COMMIT.to_owned());
         let (source, size) = (wanted.source.to_string(), content.len() as u64);
@@ -31,7 +31,7 @@ impl Reader {
     }
 
     /// Reads a range in steps that are as uneven as those of an archive.
-    fn read(&self, range: std::ops::Range<u64>, stop: &Stop) -> Result<Vec<u8>, Unread> {
+    pub(super) fn read(&self, range: std::ops::Range<u64>, stop: &Stop) -> Result<Vec<u8>, Unread> {
         let Origin::Remote(remote) = &self.file.origin else { panic!("it is elsewhere") };
         let mut out = vec![0; (range.end - range.start) as usize];
         let mut bytes = remote.open(range, stop);
@@ -43,7 +43,7 @@ impl Reader {
         Ok(out)
     }
 
-    fn all(&self) -> Result<Vec<u8>, Unread> {
+    pub(super) fn all(&self) -> Result<Vec<u8>, Unread> {
         self.read(0..self.file.size, &Stop::default())
     }
 }
@@ -238,6 +238,12 @@ fn without_room_large_files_are_streamed_and_fetching_says_both_numbers() {
     app.streaming = Streaming::IfNeeded;
     let done = app.fetch().expect("streamed");
     assert_eq!((done.fetched.len(), done.streamed.len()), (1, 1));
+    // A plan knows it from the lock.
+    let note = |app: &App| without_room(app.dir.path(), &app.config, app.free).expect("lock");
+    assert!(note(&app).is_some_and(|note| note.contains("need 41.9 MB") && note.contains("83.9 MB free")));
+    app.config.models.stream = true;
+    assert_eq!(note(&app), None, "nothing that need be said");
+    app.config.models.stream = false;
     assert_eq!(app.left("vae"), ["small.safetensors"]);
     assert!(!app.dir.path().join("models/checkpoints").exists());
     // Not even the small ones fit.
