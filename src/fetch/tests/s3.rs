@@ -14,20 +14,25 @@ const MIB: usize = 1 << 20;
 const KEY: &str = "weights/x.safetensors";
 const PATH: &str = "loras/x.safetensors";
 
-/// Does something at the first byte that came, and remembers what was there before.
+/// Does something at the first byte that came, or before any did, and remembers what was there before.
 #[derive(Default)]
 struct Watch {
+    early: bool,
     then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     first: Mutex<Option<u64>>,
 }
 
 impl Reporter for Watch {
     fn report(&self, event: Event) {
-        let Event::Bytes { done, .. } = event else { return };
-        self.first.lock().expect("first").get_or_insert(done);
-        if done > 0
-            && let Some(then) = self.then.lock().expect("then").take()
-        {
+        let now = match event {
+            Event::Begin { .. } => self.early,
+            Event::Bytes { done, .. } => {
+                self.first.lock().expect("first").get_or_insert(done);
+                done > 0
+            }
+            _ => false,
+        };
+        if now && let Some(then) = self.then.lock().expect("then").take() {
             then();
         }
     }
@@ -54,8 +59,18 @@ impl Case {
 
     /// What happens to the object when its first bytes have come.
     fn midway(&mut self, then: impl FnOnce(&Fake) + Send + 'static) -> Arc<Watch> {
+        self.watched(false, then)
+    }
+
+    /// What happens to the object when it was looked at, and none of its bytes have come.
+    fn before(&mut self, then: impl FnOnce(&Fake) + Send + 'static) -> Arc<Watch> {
+        self.watched(true, then)
+    }
+
+    fn watched(&mut self, early: bool, then: impl FnOnce(&Fake) + Send + 'static) -> Arc<Watch> {
         let fake = self.fake.clone();
-        let watch = Arc::new(Watch { then: Mutex::new(Some(Box::new(move || then(&fake)))), ..Watch::default() });
+        let then = Mutex::new(Some(Box::new(move || then(&fake)) as Box<dyn FnOnce() + Send>));
+        let watch = Arc::new(Watch { early, then, first: Mutex::default() });
         self.app.reporter = watch.clone();
         watch
     }
@@ -119,6 +134,16 @@ fn an_object_that_is_streamed_is_read_once_to_lock_it() {
     let locked = case.app.lock().files[PATH].clone();
     assert_eq!((locked.sha256, locked.etag), (sha256(&weights), Some(tag(&weights))));
     assert!(!case.app.dir.path().join("models").exists());
+}
+
+#[test]
+fn an_object_that_is_replaced_between_a_look_and_its_bytes_is_not_locked() {
+    let (old, new) = (content(33 * MIB, 67), content(33 * MIB, 68));
+    let mut case = Case::with(&old);
+    case.app.streaming = Streaming::Always;
+    case.before(move |fake| put(fake, &new));
+    let error = text(&case.app.refused());
+    assert!(error.contains("changed while it was read") && case.app.lock().files.is_empty(), "{error}");
 }
 
 /// More pieces than are read side by side, so that some are asked for after the change.

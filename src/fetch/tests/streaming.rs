@@ -226,6 +226,18 @@ fn what_no_hub_tells_the_sum_of_is_read_once_and_not_kept() {
     assert!(app.hub.state().log.iter().all(|(.., range)| range == "bytes=0-0"));
 }
 
+/// Most of its ranges are asked for before the first answer says what the content is called.
+#[test]
+fn ranges_of_two_contents_are_never_locked_as_one() {
+    let mut app = App::new(&[]);
+    app.config.models.files = web(&app);
+    app.streaming = Streaming::Always;
+    app.hub.put("x.safetensors", &content(33 * MIB, 35));
+    app.hub.state().faults = [Fault::Cut(usize::MAX), Fault::Change(content(33 * MIB, 36))].into();
+    let error = text(&app.refused());
+    assert!(error.contains("changed while it was read") && app.lock().files.is_empty(), "{error}");
+}
+
 #[test]
 fn without_room_large_files_are_streamed_and_fetching_says_both_numbers() {
     let mut app = App::new(&[entry(MODEL, "checkpoints/"), entry("hf://maker/model/small.safetensors", "vae/")]);
