@@ -1,9 +1,9 @@
 //! Numbered parts into objects: bounded memory, retries, checksums, and going on where an earlier run stopped. Knows no
 //! file format: what the bytes are is the business of the [`PartSource`].
 //!
-//! Memory: at most [`Options::memory`] bytes of parts live at a time (192 MiB), each counted in whole MiB from before
-//! it is made until it is sent. A part has at most as many bytes, which limits an object to 10,000 x 192 MiB = 1.8 TiB,
-//! more than any volume SageMaker attaches (512 GB). The other 64 MiB of the promised 256 are for everything else.
+//! Memory: at most [`Options::memory`] bytes of parts live at a time (128 MiB), each counted in whole MiB from before
+//! it is made until it is sent. A part has at most as many bytes, which limits an object to 10,000 x 128 MiB = 1.2 TiB,
+//! more than any volume SageMaker attaches (512 GB). The rest of the promised 256 MiB is for everything else.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,8 +32,9 @@ const MIB: u64 = 1 << 20;
 /// Most parts of an object in S3.
 const PARTS_MAX: u64 = 10_000;
 
-/// Bytes of parts that may live at a time.
-const MEMORY: u64 = 192 * MIB;
+/// Bytes of parts that may live at a time: eight of the smallest, as many as are sent at a time. With more, parts that
+/// wait to be sent would pile up whenever S3 is slower than the disk, and be none the sooner there.
+const MEMORY: u64 = 128 * MIB;
 
 /// Smallest part: large enough that a request's latency hardly counts, small enough for eight at a time.
 const PART_MIN: u64 = 16 * MIB;

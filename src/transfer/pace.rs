@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::retry::slow_down;
 use crate::error::{Error, Result};
 
 /// Lanes for requests that move bytes.
@@ -30,8 +31,21 @@ impl Pace {
         Pace { lanes: Semaphore::new(most), state }
     }
 
+    /// Runs a request in a lane, as soon as there is one, and learns from how it ends. That is while the lane is held:
+    /// given back first, it would let one more request out to a service that has just refused this one.
+    pub(super) async fn run<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let _lane = self.lane().await?;
+        let result = request.await;
+        match &result {
+            Ok(_) => self.went_well(),
+            Err(e) if slow_down(e) => self.slower(),
+            Err(_) => {}
+        }
+        result
+    }
+
     /// Waits for a lane.
-    pub(super) async fn lane(&self) -> Result<Lane<'_>> {
+    async fn lane(&self) -> Result<Lane<'_>> {
         match self.lanes.acquire().await {
             Ok(permit) => Ok(Lane { pace: self, permit: Some(permit) }),
             Err(e) => Err(Error::failed("the upload was stopped").why(e.to_string())),
@@ -54,7 +68,7 @@ impl Pace {
     }
 
     /// A request succeeded. After as many in a row as there are lanes, one more is opened.
-    pub(super) fn went_well(&self) {
+    fn went_well(&self) {
         let mut state = self.state();
         state.good += 1;
         if state.good >= state.open && state.open < state.most {
@@ -74,7 +88,7 @@ impl Pace {
 }
 
 /// A lane, until it is dropped.
-pub(super) struct Lane<'a> {
+struct Lane<'a> {
     pace: &'a Pace,
     permit: Option<SemaphorePermit<'a>>,
 }

@@ -39,6 +39,12 @@ pub(super) fn transient(error: &Error) -> bool {
     }
 }
 
+/// Whether the credentials have ended, and could not be renewed.
+pub(super) fn expired(error: &Error) -> bool {
+    const EXPIRED: [&str; 4] = ["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"];
+    error.aws().is_some_and(|aws| EXPIRED.contains(&aws.code.as_str()))
+}
+
 /// Whether the service asks for fewer requests.
 pub(super) fn slow_down(error: &Error) -> bool {
     let asks = ["SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"];

@@ -8,7 +8,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use super::retry::{transient, wait};
 use super::*;
 use crate::cloud::fake::{Fake, service, sum};
-use crate::cloud::{BucketState, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, Uploads, Written};
+use crate::cloud::{BucketState, Listed, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, Uploads, Written};
 use crate::error::Kind;
 use crate::progress::{Event, Reporter, Silent};
 
@@ -219,26 +219,56 @@ async fn memory_is_bounded_whatever_the_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn asked_to_slow_down_it_sends_fewer_at_a_time_and_then_more_again() {
     let source = Text { parts: vec![vec![7; 1000]; 80], ..Text::new(&[]) };
-    let fake = Arc::new(Forgetful { busy: AtomicU64::new(8), ..Forgetful::default() });
-    upload(fake.clone(), "b", "k", source, &options(), &Silent).await.unwrap();
+    let fake = Arc::new(Forgetful { crowd: Some(Crowd::of(8, 88)), ..Forgetful::default() });
+    let options = Options { parallel: 8, ..options() };
+    let sent = upload(fake.clone(), "b", "k", source, &options, &Silent);
+    tokio::time::timeout(Duration::from_secs(60), sent).await.expect("in the end eight are sent at a time").unwrap();
     assert_eq!(fake.bytes.load(Ordering::SeqCst), 80_000);
-    let beside = fake.beside.lock().unwrap();
+    let beside = fake.crowd.as_ref().unwrap().beside.lock().unwrap();
     assert_eq!(beside.len(), 88);
-    // The first eight are refused, and each time half of the lanes are closed.
-    assert!(beside[8..11].iter().all(|&n| n <= 3), "{beside:?}");
-    assert!(beside[60..].iter().any(|&n| n >= 6), "{beside:?}");
+    // The first eight are refused, which leaves one lane, and each success opens one more at most.
+    assert_eq!(beside[..9], [1, 2, 3, 4, 5, 6, 7, 8, 1], "{beside:?}");
+    assert!(beside[8..].iter().zip(1..).all(|(&live, most)| live <= most), "{beside:?}");
+    assert!(beside[80..].contains(&8), "{beside:?}");
+}
+
+/// Lets the first requests in together and refuses them, and lets the last ones in together.
+struct Crowd {
+    size: usize,
+    all: usize,
+    together: tokio::sync::Barrier,
+    /// Requests that are being answered.
+    live: AtomicU64,
+    /// How many those were whenever one began, itself included.
+    beside: Mutex<Vec<u64>>,
+}
+
+impl Crowd {
+    fn of(size: usize, all: usize) -> Self {
+        let together = tokio::sync::Barrier::new(size);
+        Crowd { size, all, together, live: AtomicU64::default(), beside: Mutex::default() }
+    }
+
+    /// Whether the request is one that is refused.
+    async fn refused(&self) -> bool {
+        let number = {
+            let mut beside = self.beside.lock().unwrap();
+            beside.push(self.live.fetch_add(1, Ordering::SeqCst) + 1);
+            beside.len()
+        };
+        if number <= self.size || number > self.all - self.size {
+            self.together.wait().await;
+        }
+        self.live.fetch_sub(1, Ordering::SeqCst);
+        number <= self.size
+    }
 }
 
 /// Takes everything, keeps only how many bytes it was.
 #[derive(Default)]
 struct Forgetful {
     bytes: AtomicU64,
-    /// Requests that it is too busy for at first.
-    busy: AtomicU64,
-    /// Parts that it is taking.
-    live: AtomicU64,
-    /// How many those were whenever one began, itself included.
-    beside: Mutex<Vec<u64>>,
+    crowd: Option<Crowd>,
 }
 
 #[async_trait]
@@ -262,7 +292,7 @@ impl Objects for Forgetful {
     async fn put(&self, _: &str, _: &str, _: Bytes, _: &PutOptions) -> Result<Written> {
         Ok(Written::Created)
     }
-    async fn list(&self, _: &str, _: &str) -> Result<Vec<(String, u64)>> {
+    async fn list(&self, _: &str, _: &str) -> Result<Vec<Listed>> {
         Ok(Vec::new())
     }
     async fn delete(&self, _: &str, _: &str) -> Result<()> {
@@ -279,12 +309,9 @@ impl Uploads for Forgetful {
         Ok("id".into())
     }
     async fn upload_part(&self, _: &str, _: &str, _: &str, number: u32, body: Bytes, crc: &str) -> Result<PartDone> {
-        let live = self.live.fetch_add(1, Ordering::SeqCst) + 1;
-        self.beside.lock().unwrap().push(live);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        self.live.fetch_sub(1, Ordering::SeqCst);
-        let one_less = |left: u64| left.checked_sub(1);
-        if self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+        if let Some(crowd) = &self.crowd
+            && crowd.refused().await
+        {
             return Err(service("SlowDown", Some(503)));
         }
         let size = body.len() as u64;
@@ -370,10 +397,10 @@ fn parts_are_as_large_as_they_must_be_and_fit_into_memory() {
         let size = part_size(total).unwrap();
         assert!(total.div_ceil(size) <= PARTS_MAX && size.is_multiple_of(MIB));
         let parallel = (defaults.memory / size).min(defaults.parallel as u64);
-        assert!(parallel >= 1 && parallel * size <= 192 * MIB, "{parallel} parts of {size}");
+        assert!(parallel >= 1 && parallel * size <= 128 * MIB, "{parallel} parts of {size}");
     }
     let e = part_size(MEMORY * PARTS_MAX + 1).unwrap_err();
-    assert!(e.to_string().contains("1875 GiB"), "{e}");
+    assert!(e.to_string().contains("1250 GiB"), "{e}");
 }
 
 #[test]

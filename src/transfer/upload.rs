@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
-use super::retry::{retrying, slow_down, transient};
+use super::retry::{expired, retrying, slow_down, transient};
 use super::{CopySource, MIB, Options, Part, PartSource, Source, crc64_text, crc64_value};
 use crate::cloud::{Objects, PartDone, PutOptions, Written};
 use crate::error::{Error, Result};
@@ -91,6 +91,15 @@ impl Stop {
             Stop::Gone { completing }
         } else {
             Stop::Service(error)
+        }
+    }
+
+    /// Of a copy. What keeps S3 from answering, or us from asking, keeps it from taking the bytes, too: only what is
+    /// wrong with the object that is copied from is a reason to send them.
+    fn of_copy(error: Error) -> Self {
+        match Stop::of(error, false) {
+            Stop::Service(error) if !transient(&error) && !expired(&error) => Stop::Base(error),
+            stop => stop,
         }
     }
 }
@@ -178,12 +187,9 @@ impl<'a> Sender<'a> {
         let part = produce(source, 1).await.map_err(Stop::Source)?;
         source.verify(part.crc64nvme).map_err(Stop::Source)?;
         self.companion(source).await?;
-        let _lane = self.pace.lane().await.map_err(Stop::Service)?;
-        let again = |e: &Error| self.again(e) || conflict(e);
+        let again = |e: &Error| transient(e) || conflict(e);
         let put = || self.objects.put(self.bucket, key, part.body.clone(), &self.put);
-        let written =
-            retrying(self.options.attempts, self.options.back_off, again, put).await.map_err(Stop::Service)?;
-        self.pace.went_well();
+        let written = self.in_lane(again, put).await.map_err(Stop::Service)?;
         let bytes = part.body.len() as u64;
         self.progress(bytes);
         let already = written == Written::AlreadyThere;
@@ -192,12 +198,8 @@ impl<'a> Sender<'a> {
 
     /// One CopyObject. What was copied is compared with what was meant, and removed if it is something else.
     async fn copied(&self, key: &str, source: &Source, from: &CopySource, bytes: u64) -> Result<Uploaded, Stop> {
-        let sum = {
-            let _lane = self.pace.lane().await.map_err(Stop::Service)?;
-            let copy = || self.objects.copy(self.bucket, key, from, &self.put);
-            self.retrying(copy).await.map_err(Stop::Base)?
-        };
-        self.pace.went_well();
+        let copy = || self.objects.copy(self.bucket, key, from, &self.put);
+        let sum = self.in_lane(transient, copy).await.map_err(Stop::of_copy)?;
         let wanted = source.crc64nvme().map(crc64_text);
         if let (Some(wanted), Some(sum)) = (&wanted, &sum)
             && wanted != sum
@@ -372,13 +374,10 @@ impl<'a> Sender<'a> {
         let send = || async {
             let (objects, body, text) = (self.objects.clone(), part.body.clone(), text.clone());
             let (bucket, key, id) = (self.bucket.to_owned(), key.to_owned(), id.to_owned());
-            // One lane for each try, for what S3 asked to come slower waits like all else.
-            let _lane = self.pace.lane().await?;
             // A task of its own, because signing and encrypting are work, and one task runs on one core at a time.
             task(async move { objects.upload_part(&bucket, &key, &id, number, body, &text).await }).await
         };
-        let mut done = self.retrying(send).await.map_err(|e| Stop::of(e, false))?;
-        self.pace.went_well();
+        let mut done = self.in_lane(transient, send).await.map_err(|e| Stop::of(e, false))?;
         done.size = size;
         self.progress(size);
         Ok(SentPart { part: done, sum: part.crc64nvme, new: true })
@@ -394,18 +393,8 @@ impl<'a> Sender<'a> {
         from: CopySource,
         range: Range<u64>,
     ) -> Result<SentPart, Stop> {
-        let copy = || async {
-            let _lane = self.pace.lane().await?;
-            self.objects.copy_part(self.bucket, key, id, number, &from, range.clone()).await
-        };
-        let part = match self.retrying(copy).await {
-            Ok(part) => part,
-            Err(e) if e.is_aws("NoSuchUpload") => return Err(Stop::Gone { completing: false }),
-            // It stays unreachable whatever is copied.
-            Err(e) if transient(&e) => return Err(Stop::Service(e)),
-            Err(e) => return Err(Stop::Base(e)),
-        };
-        self.pace.went_well();
+        let copy = || self.objects.copy_part(self.bucket, key, id, number, &from, range.clone());
+        let part = self.in_lane(transient, copy).await.map_err(Stop::of_copy)?;
         let sum = crc64_value(&part.crc64nvme).ok_or_else(|| {
             Stop::Base(Error::failed(format!("{} cannot be checked", from.key)).why("S3 does not say its CRC64NVME"))
         })?;
@@ -424,6 +413,16 @@ impl<'a> Sender<'a> {
         self.reporter.report(Event::Bytes { task: self.options.task, done });
     }
 
+    /// A request that moves bytes. Each try takes a lane of its own: what S3 asked to come slower waits like all else.
+    async fn in_lane<T, F: Future<Output = Result<T>>>(
+        &self,
+        again: impl Fn(&Error) -> bool,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T> {
+        retrying(self.options.attempts, self.options.back_off, again, || self.pace.run(call())).await
+    }
+
+    /// A request that moves none, or few.
     pub(super) async fn retrying<T, F: Future<Output = Result<T>>>(&self, call: impl FnMut() -> F) -> Result<T> {
         retrying(self.options.attempts, self.options.back_off, |e| self.again(e), call).await
     }
