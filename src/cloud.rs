@@ -28,7 +28,8 @@ pub use endpoints::{Endpoint, EndpointConfig, Endpoints, Variant};
 pub use identity::{Caller, Identity};
 pub use images::{Images, Manifest, RegistryLogin, Repository};
 pub use objects::{
-    BucketState, CopySource, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Uploads, Written,
+    BucketState, CopySource, Listed, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Uploads,
+    Written,
 };
 pub use scaling::{ScalableTarget, Scaling, Schedule};
 pub use stacks::{Change, ChangeRequest, ChangeSetState, Stack, StackEvent, StackResource, Stacks};

@@ -67,7 +67,7 @@ fn outcome_key(stack: &str, n: u32) -> String {
 /// What S3 says.
 pub async fn latest(objects: &dyn Objects, bucket: &str, stack: &str) -> Result<Latest> {
     let names = objects.list(bucket, &folder(stack)).await?;
-    Ok(newest(stack, names.iter().map(|(key, _)| key.as_str())))
+    Ok(newest(stack, names.iter().map(|object| object.key.as_str())))
 }
 
 fn newest<'a>(stack: &str, keys: impl Iterator<Item = &'a str>) -> Latest {

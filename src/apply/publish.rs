@@ -1,13 +1,13 @@
 //! The model artifact into S3: what of it can be copied from an artifact that is there, and the rest from disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::StreamExt;
 
-use crate::cloud::{CopySource, Map, ObjectHead, Objects, PutOptions};
+use crate::cloud::{CopySource, Listed, Map, ObjectHead, Objects, PutOptions};
 use crate::config::{Compression, Packaging};
 use crate::error::{Error, Result};
 use crate::local::lengths::LengthCache;
@@ -19,7 +19,7 @@ use crate::transfer::{self, FileUpload, Options, PartSource, Uploaded};
 /// Where all artifacts are.
 const PREFIX: &str = "models/";
 
-/// Older artifacts that are looked at. A bucket that keeps more of them still has these in common with the new one.
+/// Older artifacts that are looked at, the newest: the one before this one is among them however many there are.
 const CANDIDATES: usize = 64;
 
 /// Requests under way while older artifacts are looked at.
@@ -28,8 +28,9 @@ const LOOKS: usize = 8;
 /// A smaller file is sent sooner than it is found and copied.
 const COPY_FROM: u64 = 1 << 20;
 
-/// Seconds after which an upload of other models is taken as left behind: longer than any upload that still runs.
-const STALE: i64 = 24 * 60 * 60;
+/// Seconds after which an upload of other models is taken as left behind: longer than any upload that still runs. 250 GB
+/// at 1 MB/s take as long. Whatever a bucket of ours still has after a week, its lifecycle rule aborts.
+const STALE: i64 = 3 * 24 * 60 * 60;
 
 /// What is to be published, and where.
 #[derive(Clone)]
@@ -192,7 +193,7 @@ pub async fn publish(objects: Arc<dyn Objects>, prepared: Prepared, reporter: &d
     }
 }
 
-/// Aborts uploads of other models that nobody has gone on with for a day: their parts are billed. As well as it can.
+/// Aborts uploads of other models that were begun long ago: their parts are billed. As well as it can.
 async fn abandon(objects: &dyn Objects, artifact: &Artifact, own: &str, reporter: &dyn Reporter) {
     let open = match objects.open_uploads(&artifact.bucket, PREFIX).await {
         Ok(open) => open,
@@ -209,8 +210,9 @@ async fn abandon(objects: &dyn Objects, artifact: &Artifact, own: &str, reporter
         }
     }
     if aborted > 0 {
-        reporter
-            .report(Event::Note(format!("{aborted} unfinished uploads of other models, older than a day, aborted")));
+        reporter.report(Event::Note(format!(
+            "{aborted} unfinished uploads of other models, older than three days, aborted"
+        )));
     }
 }
 
@@ -270,10 +272,15 @@ async fn older(
     own: &str,
     reporter: &dyn Reporter,
 ) -> Result<Option<Older>> {
-    let listed: BTreeMap<String, u64> = objects.list(bucket, PREFIX).await?.into_iter().collect();
-    let archives = listed.keys().filter(|key| key.as_str() != own).filter_map(|key| key.strip_suffix(ARCHIVE));
-    let (with, without): (Vec<&str>, Vec<&str>) =
-        archives.partition(|base| listed.contains_key(&format!("{base}{INDEX}")));
+    let listed = listed(objects, bucket).await?;
+    let keys: BTreeSet<&str> = listed.iter().map(|object| object.key.as_str()).collect();
+    let archives = listed.iter().map(|object| object.key.as_str()).filter(|key| *key != own);
+    let (with, without): (Vec<&str>, Vec<&str>) = archives
+        .filter_map(|key| key.strip_suffix(ARCHIVE))
+        .partition(|base| keys.contains(&*format!("{base}{INDEX}")));
+    let mut unusable = without.len();
+    let orphans = listed.iter().filter_map(|object| object.key.strip_suffix(INDEX));
+    let orphans = orphans.filter(|base| !keys.contains(&*format!("{base}{ARCHIVE}"))).count();
     let read = |base: String| async move {
         let text = objects.get(bucket, &format!("{base}{INDEX}")).await?;
         Ok::<_, Error>(text.and_then(|text| Index::parse(&text)).map(|index| (format!("{base}{ARCHIVE}"), index)))
@@ -288,6 +295,8 @@ async fn older(
             let unchecked = CopySource { key: key.clone(), etag: String::new(), version_id: None };
             let copied = new.copying(unchecked, index.clone()).map_or(0, |archive| archive.copied());
             found.push((key, index, copied));
+        } else {
+            unusable += 1;
         }
     }
     drop(looks);
@@ -301,20 +310,33 @@ async fn older(
                 }
             }
             // An S3 without CRC64NVME: nothing that is copied could be checked.
-            Some(head) if head.crc64nvme.is_none() => tracing::debug!(key, "no checksum, so nothing is copied from it"),
+            Some(head) if head.crc64nvme.is_none() => {
+                tracing::debug!(key, "no checksum, so nothing is copied from it");
+                unusable += 1;
+            }
             Some(_) => reporter.report(Event::Warning(format!(
                 "nothing is copied from {key}: it is not the archive that its index describes"
             ))),
-            None => {}
+            None => reporter.report(Event::Warning(format!("nothing is copied from {key}: it is gone"))),
         }
     }
-    if !without.is_empty() {
-        reporter.report(Event::Note(format!(
-            "the whole artifact is sent: {} of the older ones in the bucket have no index to copy by",
-            without.len()
-        )));
+    let reasons = [
+        (unusable, "have no index to copy by, or one of another version of comfy-deploy"),
+        (orphans, "are gone, or were never finished, and have left an index"),
+    ];
+    let reasons = reasons.iter().filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}"));
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
+    if !reasons.is_empty() {
+        reporter.report(Event::Note(format!("the whole artifact is sent: of the older ones {reasons}")));
     }
     Ok(None)
+}
+
+/// What there is of artifacts, the newest first.
+async fn listed(objects: &dyn Objects, bucket: &str) -> Result<Vec<Listed>> {
+    let mut listed = objects.list(bucket, PREFIX).await?;
+    listed.sort_by_key(|object| std::cmp::Reverse(object.modified));
+    Ok(listed)
 }
 
 async fn files(objects: &dyn Objects, artifact: Artifact, key: String, reporter: &dyn Reporter) -> Result<Prepared> {
@@ -354,22 +376,25 @@ async fn older_files(
     own: &str,
 ) -> Result<BTreeMap<usize, (CopySource, Option<u64>)>> {
     let bucket = &artifact.bucket;
-    let listed: BTreeMap<String, u64> = objects.list(bucket, PREFIX).await?.into_iter().collect();
-    let manifests: Vec<&String> =
-        listed.keys().filter(|key| key.ends_with("/manifest.json") && !key.contains("/files/")).collect();
+    let listed = listed(objects, bucket).await?;
+    let sizes: BTreeMap<&str, u64> = listed.iter().map(|object| (object.key.as_str(), object.size)).collect();
+    let manifests = listed
+        .iter()
+        .map(|object| &object.key)
+        .filter(|key| key.ends_with("/manifest.json") && !key.contains("/files/"));
     let read = |key: String| async move {
         let text = objects.get(bucket, &key).await?;
         let base = key.trim_end_matches("manifest.json").to_owned();
         Ok::<_, Error>(text.and_then(|t| serde_json::from_slice::<Manifest>(&t).ok()).map(|manifest| (base, manifest)))
     };
     let mut places: BTreeMap<String, String> = BTreeMap::new();
-    let wanted = manifests.into_iter().take(CANDIDATES).cloned();
+    let wanted = manifests.take(CANDIDATES).cloned();
     let mut looks = futures::stream::iter(wanted.map(read)).buffered(LOOKS);
     while let Some(candidate) = looks.next().await {
         let Some((base, manifest)) = candidate? else { continue };
         for file in manifest.files {
             let key = format!("{base}files/{}", file.path);
-            if listed.get(&key) == Some(&file.size) && !key.starts_with(own) {
+            if sizes.get(&*key) == Some(&file.size) && !key.starts_with(own) {
                 places.entry(file.sha256).or_insert(key);
             }
         }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 
 use super::{
-    BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Uploads, Written,
+    BucketState, CopySource, Listed, Map, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, PutOptions, Uploads,
+    Written,
 };
 use crate::error::{Error, Result, ServiceError};
 use crate::transfer::crc64_text;
@@ -22,6 +23,8 @@ pub(crate) type Parts = BTreeMap<u32, (Bytes, String)>;
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) objects: BTreeMap<String, (Bytes, String)>,
+    /// When they were written; 0 of the others.
+    pub(crate) modified: BTreeMap<String, i64>,
     /// By upload id: the key, and the parts with their checksums.
     pub(crate) uploads: BTreeMap<String, (String, Parts)>,
     /// Operation, or operation and part (`part 2`), and the errors of its next calls.
@@ -131,10 +134,14 @@ impl Objects for Fake {
         Ok(Written::Created)
     }
 
-    async fn list(&self, _: &str, prefix: &str) -> Result<Vec<(String, u64)>> {
+    async fn list(&self, _: &str, prefix: &str) -> Result<Vec<Listed>> {
         let state = self.state();
         let under = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
-        Ok(under.map(|(key, (body, _))| (key.clone(), body.len() as u64)).collect())
+        let listed = |(key, (body, _)): (&String, &(Bytes, String))| {
+            let modified = state.modified.get(key).copied().unwrap_or_default();
+            Listed { key: key.clone(), size: body.len() as u64, modified }
+        };
+        Ok(under.map(listed).collect())
     }
 
     async fn delete(&self, _: &str, key: &str) -> Result<()> {

@@ -91,6 +91,17 @@ pub struct OpenUpload {
     pub initiated: i64,
 }
 
+/// An object in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written, in seconds since 1970.
+    pub modified: i64,
+}
+
 /// A range of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectPart {
@@ -125,8 +136,8 @@ pub trait Objects: Uploads {
     ) -> Result<Option<ObjectPart>>;
     /// PutObject, for small objects.
     async fn put(&self, bucket: &str, key: &str, body: Bytes, options: &PutOptions) -> Result<Written>;
-    /// ListObjectsV2: keys and sizes below a prefix.
-    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<(String, u64)>>;
+    /// ListObjectsV2: all below a prefix, by key.
+    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<Listed>>;
     /// DeleteObject.
     async fn delete(&self, bucket: &str, key: &str) -> Result<()>;
     /// CopyObject of an object of at most 5 GiB; returns the copy's CRC64NVME in base64, if S3 computes it. It writes

@@ -113,7 +113,7 @@ async fn external_model(cloud: &Cloud, local: &Local) -> Result<Option<Found>> {
     let LocalModel::External { bucket, key } = &local.model else { return Ok(None) };
     match model_marker(cloud, bucket, key).await? {
         Some(found) if found.bytes.is_none() => {
-            let bytes = cloud.objects.list(bucket, key).await?.iter().map(|(_, size)| size).sum();
+            let bytes = cloud.objects.list(bucket, key).await?.iter().map(|object| object.size).sum();
             Ok(Some(Found { bytes: Some(bytes), ..found }))
         }
         Some(found) => Ok(Some(found)),
@@ -199,7 +199,7 @@ async fn model_marker(cloud: &Cloud, bucket: &str, key: &str) -> Result<Option<F
         Some(ours) => Ok(cloud.objects.head(bucket, &format!("{ours}/manifest.json")).await?.map(|_| Found::default())),
         None => {
             let objects = cloud.objects.list(bucket, key).await?;
-            let bytes = objects.iter().map(|(_, size)| size).sum();
+            let bytes = objects.iter().map(|object| object.size).sum();
             Ok((!objects.is_empty()).then_some(Found { bytes: Some(bytes), crc64nvme: None }))
         }
     }

@@ -8,6 +8,7 @@ use crate::local::cache::DigestCache;
 use crate::local::models::scan;
 use crate::progress::Silent;
 
+mod bases;
 mod compressed;
 
 const MIB: usize = 1 << 20;
@@ -43,10 +44,18 @@ async fn push(fake: &Arc<Fake>, dir: &Path, packaging: Packaging) -> (String, u6
 }
 
 async fn push_artifact(fake: &Arc<Fake>, artifact: Artifact) -> (String, u64, Uploaded) {
-    let prepared = prepare(fake.clone(), artifact, &Silent).await.unwrap();
+    push_telling(fake, artifact, &Silent).await.unwrap()
+}
+
+async fn push_telling(
+    fake: &Arc<Fake>,
+    artifact: Artifact,
+    reporter: &dyn Reporter,
+) -> Result<(String, u64, Uploaded)> {
+    let prepared = prepare(fake.clone(), artifact, reporter).await?;
     let (key, planned) = (prepared.key.clone(), prepared.sent());
-    let uploaded = publish(fake.clone(), prepared, &Silent).await.unwrap().uploaded;
-    (key, planned, uploaded)
+    let uploaded = publish(fake.clone(), prepared, reporter).await?.uploaded;
+    Ok((key, planned, uploaded))
 }
 
 /// What a whole upload makes.
@@ -94,67 +103,6 @@ async fn a_new_small_model_sends_little_and_gives_the_same_object() {
         assert_eq!(file.crc64nvme, format!("{crc:016x}"), "{}", file.path);
     }
     assert_eq!(index.crc64nvme, sum(&state.objects[&key].0));
-}
-
-#[tokio::test]
-async fn without_an_index_or_with_another_object_all_is_sent() {
-    let change: [fn(&Fake, &str); 4] = [
-        |fake, key| drop(fake.state().objects.remove(&key.replace("model.tar.gz", "index.json"))),
-        |fake, key| drop(fake.state().objects.remove(key)),
-        |fake, key| drop(fake.state().objects.insert(key.into(), ("other".into(), sum(b"other")))),
-        |fake, key| {
-            let body = Bytes::from_static(b"not an index");
-            let crc = sum(&body);
-            fake.state().objects.insert(key.replace("model.tar.gz", "index.json"), (body, crc));
-        },
-    ];
-    for change in change {
-        let dir = models();
-        let fake = Fake::with(|s| s.strict = true);
-        let (key, ..) = push(&fake, dir.path(), Packaging::Tar).await;
-        change(&fake, &key);
-        write(dir.path(), "loras/new.safetensors", &noise(1000, 3));
-        let (key, _, uploaded) = push(&fake, dir.path(), Packaging::Tar).await;
-        assert_eq!(uploaded.spared, 0);
-        assert!(fake.state().objects[&key].0 == whole(dir.path()));
-    }
-}
-
-/// The archive's content is damaged where its index cannot know: what was copied does not add up, so all is sent.
-#[tokio::test]
-async fn a_copy_of_damaged_bytes_is_noticed() {
-    let dir = models();
-    let fake = Fake::with(|s| s.strict = true);
-    let (key, ..) = push(&fake, dir.path(), Packaging::Tar).await;
-    {
-        let mut state = fake.state();
-        let (body, _) = state.objects.get_mut(&key).unwrap();
-        let mut damaged = body.to_vec();
-        damaged[20 * MIB] ^= 1;
-        *body = damaged.into();
-    }
-    write(dir.path(), "loras/new.safetensors", &noise(1000, 3));
-    let (key, ..) = push(&fake, dir.path(), Packaging::Tar).await;
-    assert!(fake.state().objects[&key].0 == whole(dir.path()));
-    assert!(fake.state().uploads.is_empty());
-}
-
-#[tokio::test]
-async fn files_are_copied_one_by_one() {
-    let dir = models();
-    let fake = Fake::with(|s| s.strict = true);
-    push(&fake, dir.path(), Packaging::Uncompressed).await;
-    // Renamed, so the content is what counts.
-    std::fs::rename(dir.path().join("vae/vae.safetensors"), dir.path().join("vae/other.safetensors")).unwrap();
-    write(dir.path(), "loras/new.safetensors", &noise(2 * MIB, 3));
-    let (prefix, planned, uploaded) = push(&fake, dir.path(), Packaging::Uncompressed).await;
-    assert_eq!(uploaded.bytes - uploaded.spared, planned);
-    assert!(planned < 3 * MIB as u64, "{planned}");
-    let state = fake.state();
-    for file in &artifact(dir.path(), Packaging::Uncompressed).tree.files {
-        let Origin::Disk(disk) = &file.origin else { panic!("all is on disk") };
-        assert!(state.objects[&format!("{prefix}{}", file.path)].0 == std::fs::read(&disk.source).unwrap());
-    }
 }
 
 #[tokio::test]

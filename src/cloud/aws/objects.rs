@@ -18,7 +18,7 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::errors::{Context, causes, code, status};
-use crate::cloud::{BucketState, CopySource, Map, ObjectHead, ObjectPart, Objects, PutOptions, Written};
+use crate::cloud::{BucketState, CopySource, Listed, Map, ObjectHead, ObjectPart, Objects, PutOptions, Written};
 use crate::error::Result;
 
 /// The SDK counts a read timeout from the start of the request, so for a part it bounds the whole upload: 64 MiB in half
@@ -280,7 +280,7 @@ impl Objects for S3 {
         Ok(Written::Created)
     }
 
-    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<(String, u64)>> {
+    async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<Listed>> {
         let mut pages = self
             .client
             .list_objects_v2()
@@ -294,8 +294,10 @@ impl Objects for S3 {
             let page = page.map_err(|e| {
                 self.context.explain("s3:ListBucket", format!("cannot list {}", place(bucket, prefix)), &e)
             })?;
-            objects
-                .extend(page.contents.unwrap_or_default().into_iter().filter_map(|o| Some((o.key?, unsigned(o.size)))));
+            objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| {
+                let modified = object.last_modified.map(|time| time.secs()).unwrap_or_default();
+                Some(Listed { key: object.key?, size: unsigned(object.size), modified })
+            }));
         }
         Ok(objects)
     }

@@ -9,7 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Connection, connect};
-use crate::cloud::{BucketState, ChangeRequest, ChangeSetState, Cloud, CopySource, Map, PartDone, PutOptions, Written};
+use crate::cloud::{
+    BucketState, ChangeRequest, ChangeSetState, Cloud, CopySource, Listed, Map, PartDone, PutOptions, Written,
+};
 use crate::error::Kind;
 
 /// One canned answer.
@@ -240,12 +242,13 @@ async fn objects_are_listed_to_the_last_page() {
         answer(
             200,
             "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>\
-             <Contents><Key>a</Key><Size>1</Size></Contents></ListBucketResult>",
+             <Contents><Key>a</Key><Size>1</Size><LastModified>2026-11-29T00:00:01.000Z</LastModified></Contents></ListBucketResult>",
         ),
         answer(200, "<ListBucketResult><Contents><Key>b</Key><Size>2</Size></Contents></ListBucketResult>"),
     ];
     let (cloud, log) = stand_in(pages).await;
-    assert_eq!(cloud.objects.list("b", "").await.unwrap(), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+    let listed = |key: &str, size, modified| Listed { key: key.into(), size, modified };
+    assert_eq!(cloud.objects.list("b", "").await.unwrap(), [listed("a", 1, 1_795_910_401), listed("b", 2, 0)]);
     assert!(log.lock().unwrap()[1].head.contains("continuation-token=t"));
 }
 
