@@ -114,8 +114,9 @@ pub async fn run(cli: &Cli, ui: &Ui, cancel: Cancel, resume: String) -> Result<D
     match &cli.verb {
         Verb::Config(args) => return config::run(cli, args, ui),
         Verb::Workflow(args) => return workflow::run(cli, args, ui),
-        Verb::Model(ModelArgs { action: ModelAction::Pack { dir, out } }) => {
-            return model_pack::run(cli, dir.as_deref(), out, ui);
+        Verb::Model(ModelArgs { action: ModelAction::Pack { dir, out, rehash } }) => {
+            let wish = model_pack::Wish { dir: dir.as_deref(), out, rehash: *rehash };
+            return model_pack::run(cli, wish, ui, &cancel).await;
         }
         Verb::Completions(args) => {
             let script = String::from_utf8_lossy(&crate::cli::completions(args.shell)).into_owned();

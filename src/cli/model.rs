@@ -81,6 +81,9 @@ pub enum ModelAction {
         /// Where to write; - is standard output
         #[arg(short, long = "out", value_name = "FILE", default_value = "model.tar.gz", value_hint = ValueHint::FilePath)]
         out: PathBuf,
+        /// Read and hash every file again instead of trusting size and times
+        #[arg(long)]
+        rehash: bool,
     },
     /// Upload the models, and deploy nothing
     ///

@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crc_fast::{CrcAlgorithm, checksum};
 use proptest::prelude::*;
@@ -339,9 +340,9 @@ fn written_in_order_it_is_the_archive() {
     let dir = sample();
     let tree = tree(dir.path());
     let mut out = Vec::new();
-    write(&Archive::new(stored(tree.clone()), 10_000), &mut out).unwrap();
+    write(&Archive::new(stored(tree.clone()), 10_000), &mut out, &AtomicBool::new(false)).unwrap();
     assert!(out == whole(&tree));
     std::fs::write(dir.path().join("loras/block"), b"other").unwrap();
-    let e = write(&Archive::new(stored(tree), 10_000), &mut Vec::new()).unwrap_err();
+    let e = write(&Archive::new(stored(tree), 10_000), &mut Vec::new(), &AtomicBool::new(false)).unwrap_err();
     assert!(e.to_string().contains("loras/block"), "{e}");
 }

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 
 use super::Archive;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::transfer::PartSource;
 
 /// More threads make no disk faster, and each holds a part.
@@ -25,8 +25,8 @@ struct Turn<'a, W> {
 /// Writes the whole archive and returns the stream. At most one part for each thread lives at a time.
 ///
 /// # Errors
-/// A file that cannot be read or that changed; a stream that takes no more.
-pub fn write<'a, W: Write + Send>(archive: &Archive, out: &'a mut W) -> Result<&'a mut W> {
+/// A file that cannot be read or that changed; a stream that takes no more; [`Kind::Interrupted`] once `given_up` is set.
+pub fn write<'a, W: Write + Send>(archive: &Archive, out: &'a mut W, given_up: &AtomicBool) -> Result<&'a mut W> {
     let count = archive.count();
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).clamp(1, THREADS_MAX);
     let turn = Mutex::new(Turn { out, next: 1, crc: 0, failed: None });
@@ -41,6 +41,9 @@ pub fn write<'a, W: Write + Send>(archive: &Archive, out: &'a mut W) -> Result<&
             let mut mine = turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             while mine.next != number && mine.failed.is_none() {
                 mine = changed.wait(mine).unwrap_or_else(|poisoned| poisoned.into_inner());
+            }
+            if mine.failed.is_none() && given_up.load(Ordering::Relaxed) {
+                mine.failed = Some(Error::new(Kind::Interrupted, "interrupted"));
             }
             if mine.failed.is_none() {
                 let written = made.and_then(|part| {

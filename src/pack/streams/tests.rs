@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -172,7 +172,7 @@ fn an_archive_is_the_same_wherever_its_files_are() {
     let read: Vec<u64> = case.files.iter().map(|file| file.read.load(Ordering::Relaxed)).collect();
     assert_eq!(read, [400_000, 130_001], "every byte comes once");
     let mut out = Vec::new();
-    write(&Archive::new(stored(case.remote.clone()), PART), &mut out).unwrap();
+    write(&Archive::new(stored(case.remote.clone()), PART), &mut out, &AtomicBool::new(false)).unwrap();
     assert!(out == here.0);
 }
 
@@ -206,7 +206,8 @@ fn what_one_part_dies_of_the_others_die_of_too() {
         }
         assert_eq!(archive.again(), again);
         // The same when one thread after the other writes.
-        let e = write(&Archive::new(stored(case.remote.clone()), PART), &mut Vec::new()).unwrap_err();
+        let e = write(&Archive::new(stored(case.remote.clone()), PART), &mut Vec::new(), &AtomicBool::new(false))
+            .unwrap_err();
         assert!(e.to_string().contains("the hub is gone"), "{e}");
     }
 }
@@ -216,7 +217,7 @@ fn a_file_here_that_changes_ends_those_who_wait_for_one_elsewhere() {
     let case = mixed(None);
     std::fs::write(case._dir.path().join("a.json"), "other").unwrap();
     let begun = Instant::now();
-    let e = write(&Archive::new(stored(case.remote), PART), &mut Vec::new()).unwrap_err();
+    let e = write(&Archive::new(stored(case.remote), PART), &mut Vec::new(), &AtomicBool::new(false)).unwrap_err();
     assert!(e.to_string().contains("a.json"), "{e}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }

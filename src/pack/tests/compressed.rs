@@ -1,6 +1,6 @@
 //! Archives with compressed files: the same bytes every time, read by everybody.
 
-use std::sync::atomic::AtomicBool;
+use std::os::unix::fs::PermissionsExt as _;
 
 use sha2::Digest;
 
@@ -153,6 +153,12 @@ fn extracts(archive: &[u8], dir: &Path) -> Option<String> {
     if !diff.status.success() {
         return Some(String::from_utf8_lossy(&diff.stdout).into());
     }
+    let executable = |file: &Path| std::fs::metadata(file).unwrap().permissions().mode() & 0o111 != 0;
+    for file in &tree(dir).files {
+        if executable(&dir.join(&file.path)) != executable(&out.path().join(&file.path)) {
+            return Some(format!("{} is executable in one of both", file.path));
+        }
+    }
     let script = "import sys, io, tarfile, hashlib, zlib\n\
         data = sys.stdin.buffer.read()\n\
         one = zlib.decompressobj(31)\n\
@@ -165,6 +171,13 @@ fn extracts(archive: &[u8], dir: &Path) -> Option<String> {
     (seen != expected).then_some(seen)
 }
 
+/// A place in the tree: deep or not, also longer than a header's field, and with signs that are no letters.
+fn name() -> impl Strategy<Value = String> {
+    let part = prop_oneof!["[a-z]{1,8}", "[A-Za-z0-9 ._+@=-]{1,20}[a-z]", "[äöß中文é]{1,12}", "[a-z]{90,120}"];
+    prop::collection::vec(part, 1..4)
+        .prop_map(|parts| parts.iter().map(|part| part.trim_start_matches(['.', ' '])).collect::<Vec<_>>().join("/"))
+}
+
 fn content() -> impl Strategy<Value = (usize, u64, u8)> {
     let piece = deflate::PIECE as usize;
     let size = prop_oneof![0usize..3, 500usize..520, 60_000usize..140_000, piece - 600..piece + 600, piece..3 * piece];
@@ -174,16 +187,16 @@ fn content() -> impl Strategy<Value = (usize, u64, u8)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// Any tree packs to the same bytes twice and in parts of any size, is never longer than if it were stored, and
-    /// extracts to the same tree.
+    /// Any tree packs to the same bytes twice, made anew at another time and in another place, and in parts of any size;
+    /// it is never longer than if it were stored, and extracts to the same tree.
     #[test]
     fn any_tree_under_any_setting(
-        files in prop::collection::vec(content(), 1..5),
+        files in prop::collection::vec((name(), content(), any::<bool>()), 1..5),
         setting in 0usize..4,
         part_size in prop_oneof![2_000u64..90_000, 500_000u64..3_000_000],
         cut in (0.0f64..1.0, 0.0f64..1.0),
     ) {
-        let made: Vec<(String, Vec<u8>)> = files.iter().enumerate().map(|(n, &(len, seed, kind))| {
+        let made: Vec<(String, Vec<u8>)> = files.iter().enumerate().map(|(n, &(ref name, (len, seed, kind), _))| {
             let bytes = match kind {
                 0 => text(len, seed % 1_000_000),
                 1 => weights(len, seed),
@@ -191,13 +204,22 @@ proptest! {
                 // Text first, and then what does not shrink: pieces of both kinds.
                 _ => [text(len / 2, seed % 1_000_000), noise(len - len / 2, seed)].concat(),
             };
-            (format!("{n}/{kind}"), bytes)
+            (format!("{n}{name}"), bytes)
         }).collect();
-        let files: Vec<(&str, Vec<u8>)> = made.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-        let dir = directory(&files);
+        let made: Vec<(&str, Vec<u8>)> = made.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+        let [dir, again] = [(); 2].map(|()| {
+            let dir = directory(&made);
+            for ((name, _), (.., executable)) in made.iter().zip(&files) {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(if *executable { 0o755 } else { 0o600 });
+                std::fs::set_permissions(dir.path().join(name), mode).unwrap();
+            }
+            dir
+        });
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        std::fs::File::open(again.path().join(made[0].0)).unwrap().set_modified(old).unwrap();
         let tree = tree(dir.path());
         let whole = bytes(measured(tree.clone(), SETTINGS[setting]));
-        prop_assert!(whole == bytes(measured(tree.clone(), SETTINGS[setting])));
+        prop_assert!(whole == bytes(measured(super::tree(again.path()), SETTINGS[setting])));
         prop_assert!(whole.len() <= bytes(stored(tree.clone())).len());
         prop_assert_eq!(extracts(&whole, dir.path()), None);
 
