@@ -143,15 +143,26 @@ fn killed_again_and_again(config: &str, rounds: usize, numbers: fn(&mut Dice, us
     model(&app, "checkpoints/base.safetensors", &numbers(&mut dice, 30 * MIB));
     app.run(&["model", "push"]).exits(0);
     let usual = begun.elapsed();
+    let parts = || sandbox.count("s3:UploadPart") + sandbox.count("s3:UploadPartCopy");
+    let mut met = 0;
     for round in 0..rounds {
         // Every other time nearly all is copied.
         let (name, size) = [("checkpoints/base.safetensors", 30 * MIB), ("loras/one.safetensors", 2 * MIB)][round % 2];
         model(&app, name, &numbers(&mut dice, size));
         let mut command = app.command(&["model", "push"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(dice.next() % usual.as_micros() as u64));
+        if round % 3 == 2 {
+            // In the middle of the upload, however long it takes to get there.
+            let before = parts();
+            while parts() == before && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else {
+            std::thread::sleep(Duration::from_micros(dice.next() % usual.as_micros() as u64));
+        }
         let _ = child.kill();
         child.wait().unwrap();
+        met += usize::from(!bucket.open().is_empty());
         let done = app.run(&["model", "push", "--output", "json"]).exits(0).data();
         let uri = done["uri"].as_str().unwrap();
         is_what_pack_writes(&app, &bucket, uri);
@@ -159,6 +170,7 @@ fn killed_again_and_again(config: &str, rounds: usize, numbers: fn(&mut Dice, us
         let index = uri.strip_prefix(&format!("s3://{BUCKET}/")).unwrap().replace("model.tar.gz", "index.json");
         assert_eq!(bucket.read(&index)["size"], json!(std::fs::metadata(app.path("packed.tar.gz")).unwrap().len()));
     }
+    assert!(met > 0, "no upload was ever killed");
 }
 
 #[test]
@@ -178,8 +190,72 @@ fn a_pack_is_what_tar_reads() {
     assert!(tar.unwrap().success());
     assert!(std::fs::read(out.join("vae/a")).unwrap() == Dice(15).bytes(200_000));
     assert!(Path::new(&out.join("empty")).exists());
+    // Anybody may read it who may read other files; nothing else is left beside it.
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    std::fs::write(out.join("other"), "").unwrap();
+    assert_eq!(mode(&out.join("m.tar.gz")), mode(&out.join("other")));
+    // What is known of files is not believed when that is asked for.
+    let big = app.path("models/vae/a");
+    let before = std::fs::metadata(&big).unwrap().modified().unwrap();
+    std::fs::write(&big, Dice(16).bytes(200_000)).unwrap();
+    std::fs::File::options().write(true).open(&big).unwrap().set_modified(before).unwrap();
+    app.run(&["model", "pack", "--rehash", "-o", out.join("m.tar.gz").to_str().unwrap()]).exits(0);
     // Both results cannot go to one stream.
     app.run(&["model", "pack", "-o", "-", "--output", "json"]).exits(2);
+}
+
+#[test]
+fn files_that_are_published_one_by_one_are_deployed_and_copied() {
+    let sandbox = Sandbox::with_time_scale(0.001);
+    let mut dice = Dice(18);
+    let (app, bucket) = deployed_with(&sandbox, &mut dice, "models: {packaging: uncompressed}");
+    let source = || {
+        // Model and endpoint config of a version have one name.
+        let endpoint = sandbox.call("sagemaker", "DescribeEndpoint", json!({"EndpointName": "comfy"})).unwrap();
+        let name = endpoint["EndpointConfigName"].clone();
+        let model = sandbox.call("sagemaker", "DescribeModel", json!({"ModelName": name})).unwrap();
+        model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"].clone()
+    };
+    let first = source();
+    assert_eq!((&first["S3DataType"], &first["CompressionType"]), (&json!("S3Prefix"), &json!("None")));
+    let again = app.run(&["up", "--yes", "--output", "json"]).exits(0).data();
+    assert_eq!(again["changed"], json!(false), "{again}");
+
+    model(&app, "loras/new.safetensors", &dice.bytes(2 * MIB));
+    sandbox.forget_calls();
+    app.run(&["update-model", "--yes"]).exits(0);
+    assert_eq!((sandbox.count("s3:CopyObject"), sandbox.count("s3:UploadPart")), (2, 0));
+    let second = source();
+    assert_ne!(first["S3Uri"], second["S3Uri"]);
+    let prefix = second["S3Uri"].as_str().unwrap().strip_prefix(&format!("s3://{BUCKET}/")).unwrap().to_owned();
+    for name in ["checkpoints/base.safetensors", "vae/vae.safetensors", "loras/new.safetensors"] {
+        assert!(bucket.bytes(&format!("{prefix}{name}")) == std::fs::read(app.path("models").join(name)).unwrap());
+    }
+}
+
+#[test]
+fn an_interrupted_pack_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let app = App::new(&sandbox);
+    model(&app, "vae/a", &Dice(17).bytes(40 * MIB));
+    let out = app.path("out");
+    std::fs::create_dir(&out).unwrap();
+    let beside = || std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let file = out.join("m.tar.gz");
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let mut child = app.command(&["model", "pack", "-o", file.to_str().unwrap()]).spawn().unwrap();
+        // As soon as it writes.
+        while beside().is_empty() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        match child.wait().unwrap().code() {
+            Some(130) => assert_eq!(beside(), Vec::<std::ffi::OsString>::new()),
+            code => assert_eq!((code, beside()), (Some(0), vec!["m.tar.gz".into()]), "it was faster"),
+        }
+        let _ = std::fs::remove_file(&file);
+    }
 }
 
 #[test]

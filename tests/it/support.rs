@@ -82,6 +82,11 @@ impl Sandbox {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// How many calls of one kind since then.
+    pub fn count(&self, name: &str) -> u64 {
+        self.calls().get(name).and_then(Value::as_u64).unwrap_or_default()
+    }
+
     /// One call as an SDK would make it, through the same code as the wire.
     pub fn call(&self, service: &str, operation: &str, input: Value) -> Result<Value, String> {
         let running = self.running.as_ref().unwrap();
