@@ -87,7 +87,7 @@ fn measure(directory: &Path) -> Result<(), Failure> {
     for (what, to) in [("whole", Format::Jpeg), ("webp", Format::Webp)] {
         let whole = || convert(&png, to, Options::default());
         let milliseconds = time(|| drop(black_box(whole())));
-        let result = whole()?;
+        let result = whole()?.to_vec();
         if to == Format::Jpeg {
             fs::write(directory.join("picture.ours.jpg"), &result)?;
         }
