@@ -1,6 +1,7 @@
 //! The local side of a plan, and the files behind it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::cache::DigestCache;
 use super::function::{self, FunctionPackage, Handler};
@@ -11,10 +12,14 @@ use super::workflows::{self, Surroundings};
 use crate::config::Packaging;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Streams};
-use crate::pack::{Contents, Layout};
+use crate::pack::{Contents, Layout, measure};
 use crate::plan::{LocalFunction, LocalImage, LocalModel};
 use crate::progress::{Event, Reporter};
 use crate::settings::Settings;
+
+/// So many bytes are compressed to know how long an archive is, in less time than anybody notices: the workflow to warm
+/// up with, and what else is small beside the weights.
+const LITTLE: u64 = 4 << 20;
 
 /// The files that a deployment may have to send.
 #[derive(Default)]
@@ -68,8 +73,12 @@ pub fn model(
     };
     let mut bytes = stored;
     if !contents.exact() {
-        // Nothing is compressed to plan: what no earlier run found out, is at most what it would be if it were stored.
-        contents.known(&mut LengthCache::load(&settings.root));
+        let mut lengths = LengthCache::load(&settings.root);
+        contents.known(&mut lengths);
+        // Little is compressed to plan: of what no earlier run found out, it is told what it would be if it were stored.
+        if !contents.open() && contents.unknown_bytes() <= LITTLE {
+            contents = measure(&contents, &mut lengths, reporter, &AtomicBool::new(false))?;
+        }
         bytes = Layout::new(&contents).total;
     }
     let manifest = contents.manifest();

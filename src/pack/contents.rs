@@ -142,6 +142,11 @@ impl Contents {
         (0..self.kept.len()).filter(unknown).collect()
     }
 
+    /// Bytes of the files whose length is only a bound.
+    pub fn unknown_bytes(&self) -> u64 {
+        self.unknown().into_iter().map(|n| self.tree.files[n].size).sum()
+    }
+
     /// Whether every length is known, so that the archive can be made.
     pub fn exact(&self) -> bool {
         self.unknown().is_empty()

@@ -442,6 +442,8 @@ fn waits_double_up_to_a_limit_and_are_never_none() {
 struct Mixed {
     parts: [&'static str; 3],
     etag: String,
+    /// Whether other bytes would be as good.
+    open: bool,
 }
 
 impl PartSource for Mixed {
@@ -463,6 +465,9 @@ impl PartSource for Mixed {
     fn copies(&self) -> bool {
         true
     }
+    fn fixed(&self) -> bool {
+        !self.open
+    }
     fn whole(&self) -> Result<Option<Source>> {
         Ok(Some(Arc::new(Text::new(&self.parts))))
     }
@@ -477,7 +482,7 @@ impl PartSource for Mixed {
 
 fn mixed(old: &'static str) -> (Arc<Fake>, Mixed) {
     let fake = Fake::with(|s| drop(s.objects.insert("old".into(), (Bytes::from(old), sum(old.as_bytes())))));
-    (fake, Mixed { parts: ABC, etag: format!("\"{}\"", sum(old.as_bytes())) })
+    (fake, Mixed { parts: ABC, etag: format!("\"{}\"", sum(old.as_bytes())), open: false })
 }
 
 #[tokio::test]
@@ -490,6 +495,25 @@ async fn what_is_there_is_copied_and_the_companion_is_there_before_the_object() 
     let calls = fake.state().calls.clone();
     let at = |name: &str| calls.iter().position(|c| c == name).unwrap();
     assert!(at("put k/index.json") < at("complete"));
+}
+
+/// Two runs make other bytes for one key at the same time: what describes the object that is there stays, or nothing does.
+#[tokio::test]
+async fn of_two_runs_at_a_time_no_companion_stays_that_does_not_fit() {
+    let index = |fake: &Fake| fake.state().objects.get("k/index.json").map(|(body, _)| body.clone());
+    // The other one was faster, and ours is what was written last.
+    let (fake, source) = mixed("xxbbbbxx");
+    fake.state().race = Some(("k/model.tar.gz".into(), "smaller".into()));
+    let open = Mixed { open: true, ..source };
+    let uploaded = upload(fake.clone(), "b", "k/model.tar.gz", open, &options(), &Silent).await.unwrap();
+    assert!(uploaded.already);
+    assert_eq!(index(&fake), None);
+    // We were faster, and the other one's is what was written last.
+    let (fake, source) = mixed("xxbbbbxx");
+    fake.state().race = Some(("k/index.json".into(), "the other one's".into()));
+    let open = Mixed { open: true, ..source };
+    upload(fake.clone(), "b", "k/model.tar.gz", open, &options(), &Silent).await.unwrap();
+    assert_eq!(index(&fake).as_deref(), Some(b"{}".as_slice()));
 }
 
 #[tokio::test]

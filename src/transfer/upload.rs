@@ -228,6 +228,20 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
+    /// Of two runs that make other bytes for one key, one's object is there, and both wrote a companion: that of the
+    /// object stays. None is better than the other one.
+    async fn settle(&self, source: &Source, ours: bool) -> Result<(), Stop> {
+        if ours {
+            return self.companion(source).await;
+        }
+        let Some(companion) = source.companion().map_err(Stop::Source)? else { return Ok(()) };
+        let read = || self.objects.get(self.bucket, &companion.key);
+        if self.retrying(read).await.map_err(Stop::Service)?.is_some_and(|there| there == companion.body) {
+            self.retrying(|| self.objects.delete(self.bucket, &companion.key)).await.map_err(Stop::Service)?;
+        }
+        Ok(())
+    }
+
     async fn multipart(&self, key: &str, source: &Source) -> Result<Uploaded, Stop> {
         let (id, have) = self.begun(key).await.map_err(Stop::Service)?;
         let outcome = self.parts(key, &id, have, source).await;
@@ -340,10 +354,15 @@ impl<'a> Sender<'a> {
             self.objects.complete_upload(self.bucket, key, id, &parts, &text, bytes, true)
         };
         let written = self.retrying(complete).await.map_err(|e| Stop::of(e, true))?;
+        let mut ours = true;
         if written == Written::AlreadyThere {
             // Somebody was faster. What is there must still be what belongs there, and our parts are of no use.
-            self.existing(key, source).await.map_err(Stop::Service)?;
+            let there = self.existing(key, source).await.map_err(Stop::Service)?;
+            ours = there.is_none_or(|there| there.crc64nvme.as_ref() == Some(&text));
             self.abort(key, id).await;
+        }
+        if !source.fixed() {
+            self.settle(source, ours).await?;
         }
         // After a try whose answer was lost, it is most likely ours.
         let already = written == Written::AlreadyThere && tries == 1;

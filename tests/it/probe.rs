@@ -55,7 +55,7 @@ impl Bucket {
     /// Keys below a prefix; none without a bucket.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
         let listed = self.runtime.block_on(self.cloud.objects.list(BUCKET, prefix)).unwrap_or_default();
-        listed.into_iter().map(|(key, _)| key).collect()
+        listed.into_iter().map(|object| object.key).collect()
     }
 
     /// A small object.

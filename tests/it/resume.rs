@@ -202,6 +202,17 @@ fn a_network_that_is_gone_for_good_ends_the_run_and_keeps_the_parts() {
     assert_eq!(finishes(&app, &bucket), PARTS - kept);
 }
 
+/// As behind a router that was restarted: nobody says that the connections are gone.
+#[test]
+fn connections_that_fall_silent_are_given_up_and_made_anew() {
+    let sandbox = Sandbox::with_time_scale(0.001);
+    let (app, bucket, line, going) = stopped_after(&sandbox, 200 * MIB);
+    line.silence();
+    let ran = going.end().exits(0);
+    assert!(ran.took < Duration::from_secs(180), "{:?}", ran.took);
+    is_there(&app, &bucket);
+}
+
 #[test]
 fn a_machine_that_slept_goes_on() {
     let sandbox = Sandbox::with_time_scale(0.001);

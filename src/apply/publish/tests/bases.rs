@@ -28,7 +28,8 @@ fn index_of(key: &str) -> String {
 
 #[tokio::test]
 async fn without_an_index_or_with_another_object_all_is_sent_and_said_so() {
-    let change: [(fn(&Fake, &str), &str); 4] = [
+    type Change = fn(&Fake, &str);
+    let change: [(Change, &str); 4] = [
         (|fake, key| drop(fake.state().objects.remove(&index_of(key))), "1 have no index to copy by"),
         (|fake, key| drop(fake.state().objects.remove(key)), "1 are gone, or were never finished"),
         (

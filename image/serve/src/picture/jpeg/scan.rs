@@ -290,7 +290,7 @@ impl Writer {
         for (small, words) in small.iter_mut().zip(words.as_chunks::<2>().0) {
             for (at, small) in small.iter_mut().enumerate() {
                 let (bits, follow) = split((at % SMALL) as i32 - SMALL as i32 / 2);
-                let (word, length) = words[1][at / SMALL << 4 | bits as usize];
+                let (word, length) = words[1][16 * (at / SMALL) + bits as usize];
                 *small = (word | follow, length);
             }
         }
