@@ -30,9 +30,6 @@ struct State {
     hold_at: AtomicU64,
     /// Chunks of a body to damage.
     damage: AtomicU32,
-    /// Connections so far, and how many of the first of them carry nothing any more.
-    begun: AtomicU64,
-    silent: AtomicU64,
     end: AtomicBool,
 }
 
@@ -59,9 +56,8 @@ impl Line {
                 }
                 let ends = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 let (up, down) = (shared.clone(), shared.clone());
-                let number = shared.begun.fetch_add(1, Ordering::SeqCst);
-                std::thread::spawn(move || relay(client, server, &up, (number, true)));
-                std::thread::spawn(move || relay(ends.1, ends.0, &down, (number, false)));
+                std::thread::spawn(move || relay(client, server, &up, true));
+                std::thread::spawn(move || relay(ends.1, ends.0, &down, false));
             }
         });
         Line { url, state }
@@ -95,12 +91,6 @@ impl Line {
         self.state.cut.store(false, Ordering::SeqCst);
     }
 
-    /// Loses what goes over the connections that there are, without a word to either end; new ones are carried.
-    pub fn silence(&self) {
-        self.state.silent.store(self.state.begun.load(Ordering::SeqCst), Ordering::SeqCst);
-        self.release();
-    }
-
     /// Changes one bit in each of the next so many chunks of a body.
     pub fn damage(&self, chunks: u32) {
         self.state.damage.store(chunks, Ordering::SeqCst);
@@ -116,7 +106,7 @@ impl Drop for Line {
     }
 }
 
-fn relay(mut from: TcpStream, mut to: TcpStream, state: &State, (number, up): (u64, bool)) {
+fn relay(mut from: TcpStream, mut to: TcpStream, state: &State, up: bool) {
     let mut chunk = vec![0; CHUNK];
     loop {
         if state.cut.load(Ordering::SeqCst) {
@@ -124,8 +114,7 @@ fn relay(mut from: TcpStream, mut to: TcpStream, state: &State, (number, up): (u
             let _ = to.shutdown(Shutdown::Both);
             return;
         }
-        let silent = number < state.silent.load(Ordering::SeqCst);
-        if silent || state.sent.load(Ordering::SeqCst) >= state.hold_at.load(Ordering::SeqCst) {
+        if state.sent.load(Ordering::SeqCst) >= state.hold_at.load(Ordering::SeqCst) {
             std::thread::sleep(LOOK);
             continue;
         }
