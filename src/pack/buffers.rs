@@ -1,22 +1,31 @@
 //! Buffers for parts, used again.
 //!
 //! A fresh one costs a page fault for every 4 KiB and is filled with zeros before it is filled with bytes. And an allocator
-//! keeps what threads gave back, a pile for each thread: together those can hold several times what is in use.
+//! keeps what threads gave back, a pile for each thread: those grow for as long as anything is given back to it now and
+//! then, so that twenty gigabytes took 100 MiB more than two. What is kept here is counted together with what is in use.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most bytes that are kept for later, in buffers that nobody uses: a part for each of two cores.
-const KEPT: usize = 32 << 20;
+/// Bytes in use and kept for later, up to which a buffer that is given back is kept: as many as an upload has in use at
+/// most, so that none of them goes while it lasts.
+const KEPT: usize = 128 << 20;
 
 /// A kept buffer serves a part that fills four fifths of it or more. Small parts in large buffers would hold memory that
 /// nobody counts.
 const FILLED: (usize, usize) = (4, 5);
 
-/// What nobody uses now.
-static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// All buffers.
+struct Pool {
+    /// What nobody uses now.
+    free: Vec<Vec<u8>>,
+    /// Bytes of these and of those in use.
+    total: usize,
+}
 
-fn free() -> MutexGuard<'static, Vec<Vec<u8>>> {
-    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), total: 0 });
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes of a part. What is in them at first is anything: the caller writes every one.
@@ -29,25 +38,32 @@ pub(super) struct Buffer {
 impl Buffer {
     /// One of `len` bytes.
     pub(super) fn new(len: usize) -> Self {
-        let mut free = free();
+        let mut pool = pool();
         let fits = |kept: &Vec<u8>| kept.len() >= len && len >= kept.len() / FILLED.1 * FILLED.0;
-        let found = (0..free.len()).filter(|&n| fits(&free[n])).min_by_key(|&n| free[n].len());
-        let kept = found.map(|n| free.swap_remove(n));
-        if kept.is_none() {
-            // Parts have another size by now.
-            free.pop();
+        let found = (0..pool.free.len()).filter(|&n| fits(&pool.free[n])).min_by_key(|&n| pool.free[n].len());
+        if let Some(n) = found {
+            return Buffer { bytes: pool.free.swap_remove(n), len };
         }
-        drop(free);
-        Buffer { bytes: kept.unwrap_or_else(|| vec![0; len]), len }
+        pool.total += len;
+        // Parts have another size by now.
+        while pool.total > KEPT
+            && let Some(other) = pool.free.pop()
+        {
+            pool.total -= other.len();
+        }
+        drop(pool);
+        Buffer { bytes: vec![0; len], len }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut free = free();
-        if free.iter().map(Vec::len).sum::<usize>() + bytes.len() <= KEPT {
-            free.push(bytes);
+        let mut pool = pool();
+        if pool.total <= KEPT {
+            pool.free.push(bytes);
+        } else {
+            pool.total -= bytes.len();
         }
     }
 }
@@ -85,6 +101,6 @@ mod tests {
             assert!(buffer.bytes.len() <= len + len / 4 + 5, "{} for {len}", buffer.bytes.len());
             buffer.fill(7);
         }
-        assert!(free().iter().map(Vec::len).sum::<usize>() <= KEPT);
+        assert!(pool().free.iter().map(Vec::len).sum::<usize>() <= KEPT);
     }
 }
