@@ -20,6 +20,7 @@ use crate::progress::Task;
 mod files;
 mod first;
 mod pace;
+mod patience;
 mod retry;
 mod upload;
 
@@ -38,6 +39,10 @@ const MEMORY: u64 = 128 * MIB;
 
 /// Smallest part: large enough that a request's latency hardly counts, small enough for eight at a time.
 const PART_MIN: u64 = 16 * MIB;
+
+/// A router that was restarted drops connections without a word, and the kernel goes on sending for some fifteen minutes.
+/// Over a line of 1 MB/s, shared by eight parts, each of them takes two.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One part, made.
 #[derive(Debug, Clone)]
@@ -132,6 +137,9 @@ pub struct Options {
     pub attempts: u32,
     /// Wait before the second try; doubled for each further one, up to 20 s, and of that a random part.
     pub back_off: Duration,
+    /// What is waited at least for the answer to a request that sends bytes, once one such was answered. Slow lines get
+    /// more.
+    pub patience: Duration,
 }
 
 impl Default for Options {
@@ -143,6 +151,7 @@ impl Default for Options {
             parallel: 8,
             attempts: 6,
             back_off: Duration::from_millis(250),
+            patience: PATIENCE,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::pace::Pace;
+use super::patience::Patience;
 use super::retry::{expired, retrying, slow_down, transient};
 use super::{CopySource, MIB, Options, Part, PartSource, Source, crc64_text, crc64_value};
 use crate::cloud::{Objects, PartDone, PutOptions, Written};
@@ -70,6 +71,7 @@ pub(super) struct Sender<'a> {
     memory: Semaphore,
     permits: u32,
     pace: Pace,
+    patience: Patience,
     done: AtomicU64,
 }
 
@@ -120,7 +122,8 @@ impl<'a> Sender<'a> {
         let put = PutOptions { if_absent: true, ..options.put.clone() };
         let memory = Semaphore::new(permits as usize);
         let pace = Pace::new(options.parallel);
-        Sender { objects, bucket, options, put, reporter, memory, permits, pace, done: AtomicU64::new(0) }
+        let (patience, done) = (Patience::new(options.patience), AtomicU64::new(0));
+        Sender { objects, bucket, options, put, reporter, memory, permits, pace, patience, done }
     }
 
     /// Sends one object, unless it is there.
@@ -188,9 +191,9 @@ impl<'a> Sender<'a> {
         source.verify(part.crc64nvme).map_err(Stop::Source)?;
         self.companion(source).await?;
         let again = |e: &Error| transient(e) || conflict(e);
-        let put = || self.objects.put(self.bucket, key, part.body.clone(), &self.put);
-        let written = self.in_lane(again, put).await.map_err(Stop::Service)?;
         let bytes = part.body.len() as u64;
+        let put = || self.patience.wait(bytes, self.objects.put(self.bucket, key, part.body.clone(), &self.put));
+        let written = self.in_lane(again, put).await.map_err(Stop::Service)?;
         self.progress(bytes);
         let already = written == Written::AlreadyThere;
         Ok(Uploaded { bytes, crc64nvme: Some(crc64_text(part.crc64nvme)), already, spared: 0 })
@@ -394,7 +397,8 @@ impl<'a> Sender<'a> {
             let (objects, body, text) = (self.objects.clone(), part.body.clone(), text.clone());
             let (bucket, key, id) = (self.bucket.to_owned(), key.to_owned(), id.to_owned());
             // A task of its own, because signing and encrypting are work, and one task runs on one core at a time.
-            task(async move { objects.upload_part(&bucket, &key, &id, number, body, &text).await }).await
+            let sent = task(async move { objects.upload_part(&bucket, &key, &id, number, body, &text).await });
+            self.patience.wait(size, sent).await
         };
         let mut done = self.in_lane(transient, send).await.map_err(|e| Stop::of(e, false))?;
         done.size = size;

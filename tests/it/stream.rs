@@ -192,6 +192,47 @@ fn up_streams_what_is_large_and_keeps_none_of_it() {
     assert_eq!(again["changed"], json!(false), "{again}");
 }
 
+/// `command` where `models` is a disk of its own, of so many MiB, for this one command.
+fn on_a_small_disk(command: &Command, mib: usize) -> Command {
+    let mut small = Command::new("unshare");
+    small.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        small.arg("--map-root-user");
+    }
+    let script = format!("mount -t tmpfs -o size={mib}m none models && exec \"$0\" \"$@\"");
+    small.args(["sh", "-c", &script]).arg(command.get_program()).args(command.get_args());
+    small.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    small.current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
+    small
+}
+
+#[test]
+fn where_the_disk_is_too_small_it_streams_without_being_told_to() {
+    let sandbox = Sandbox::with_time_scale(0.001);
+    let case = Case::new(&sandbox, "");
+    let text = std::fs::read_to_string(case.app.path("comfy-deploy.yaml")).unwrap();
+    case.app.write("comfy-deploy.yaml", &text.replace("stream: true, ", ""));
+    std::fs::create_dir_all(case.app.path("models")).unwrap();
+    // 64 MiB stay free: there is room for the small file, and not for the large one.
+    let ran = run(on_a_small_disk(&case.command(&["up", "--yes", "--output", "json"]), 80)).exits(0);
+    for word in ["models has 83.9 MB free", "1 file (41.9 MB)", "streamed into the upload and not kept here"] {
+        assert!(ran.stderr.contains(word), "{word} is not in {}", ran.stderr);
+    }
+    let key = ran.data()["model"]["key"].as_str().unwrap().to_owned();
+    let uri = json!(format!("s3://{BUCKET}/{key}"));
+    case.is_what_pack_writes(&uri);
+    // Where there is room the same files are fetched, and are the same artifact.
+    let again = case.run(&["up", "--yes", "--output", "json"]).exits(0).data();
+    assert!(case.app.path("models/checkpoints/flux1.safetensors").is_file());
+    assert_eq!(again["changed"], json!(false), "{again}");
+
+    // To fetch a file means to have it here.
+    case.hub.state().log.clear();
+    let ran = run(on_a_small_disk(&case.command(&["model", "fetch"]), 80)).exits(1);
+    assert!(ran.stderr.contains("free some space"), "{}", ran.stderr);
+    assert_eq!(case.hub.state().log.iter().filter(|(_, path, ..)| path.starts_with("/store")).count(), 0);
+}
+
 #[test]
 fn of_a_second_version_only_the_new_file_is_read() {
     let sandbox = Sandbox::with_time_scale(0.001);

@@ -22,8 +22,8 @@ use crate::cloud::{BucketState, CopySource, Listed, Map, ObjectHead, ObjectPart,
 use crate::error::Result;
 
 /// The SDK counts a read timeout from the start of the request, so for a part it bounds the whole upload: 64 MiB in half
-/// an hour is 0.3 Mbit/s. A connection that falls silent without a word is given up then, or when the kernel has sent the
-/// same bytes often enough (some fifteen minutes on Linux): the SDK's stalled stream protection does not end it.
+/// an hour is 0.3 Mbit/s. Its stalled stream protection does not end a connection that falls silent; who sends parts
+/// knows from those that arrived when to give one up.
 const PART_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// A copy is answered when it is done, at some hundred megabytes a second.
 const COPY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
