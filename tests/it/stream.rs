@@ -343,7 +343,7 @@ fn killed_or_interrupted_the_next_run_ends_with_the_right_object() {
             going.signal(rustix::process::Signal::INT);
             let asked = Instant::now();
             let ran = going.end();
-            assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+            assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
             assert!([0, 130].contains(&ran.code), "{} {}", ran.code, ran.stderr);
             assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
         }
