@@ -113,6 +113,7 @@ impl Jobs {
         let mut prompt = submission.workflow.clone().into_value();
         let fingerprint: Fingerprint = Sha256::digest(prompt.to_string().as_bytes()).into();
         let mut run = self.once(&prompt, &submission.extra).await?;
+        self.forget(&fingerprint, &run.report);
         let queued = run.report.queued;
         let wanted = wanted(&run.report, &nodes, all)?;
         let mut fetched = Vec::with_capacity(wanted.len());
@@ -141,13 +142,14 @@ impl Jobs {
             }
         }
         let run = self.once(&prompt, &submission.extra).await?;
+        self.forget(&fingerprint, &run.report);
         let again = self::wanted(&run.report, &nodes, all)?;
         let turn = self.turn().await?;
         let mut outputs = Vec::with_capacity(again.len());
         for found in &again {
-            let before = wanted.iter().zip(&fetched).filter(|(_, output)| output.is_some());
-            let same =
-                before.into_iter().find_map(|(other, output)| (other == found).then(|| output.clone()).flatten());
+            // What ran again is fetched again, also what was there: the name can be that of another picture.
+            let mut before = wanted.iter().zip(&fetched).filter(|(other, _)| !gone.contains(&other.node));
+            let same = before.find_map(|(other, output)| (other == found).then(|| output.clone()).flatten());
             let output = match same {
                 Some(output) => Some(output),
                 None => self.fetch(found, &run.report, &fingerprint).await?,
@@ -158,6 +160,12 @@ impl Jobs {
         }
         let invalid_nodes = run.report.invalid_nodes.clone();
         Ok((Done { prompt_id: run.finish(self), queued, outputs, invalid_nodes }, turn))
+    }
+
+    /// What nodes made before that ran now is nobody's any more.
+    fn forget(&self, of: &Fingerprint, report: &Report) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.forget(of, |node| !report.cached.contains(node));
     }
 
     async fn turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
@@ -191,7 +199,7 @@ impl Jobs {
         let removes = self.directories.removes(file);
         if removes && report.cached.contains(&found.node) {
             // Its file was removed after use, and the name may be another job's by now.
-            return Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(of, file));
+            return Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(of, &found.node, file));
         }
         // From the disk where that is known: a ComfyUI that computes answers late, and sends it through two more buffers.
         let content = match self.directories.read(file).await {
@@ -202,7 +210,7 @@ impl Jobs {
             None => self.view(found, file).await?,
         };
         if let Some(content) = content.as_ref().filter(|_| removes) {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(*of, file, content);
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(*of, &found.node, file, content);
         }
         Ok(content)
     }

@@ -3,6 +3,7 @@
 mod chaos;
 mod defects;
 mod documented;
+mod files;
 mod harness;
 mod invocations;
 mod process;
