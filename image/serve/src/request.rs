@@ -56,12 +56,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, Problem> {
     match value {
         Value::Object(mut envelope) if is_envelope(&envelope) => {
             let images = images(envelope.remove("images"))?;
-            let extra: Map<String, Value> = PASSED_ON
-                .iter()
-                .filter_map(|key| {
-                    envelope.remove(*key).filter(|value| !value.is_null()).map(|value| ((*key).into(), value))
-                })
-                .collect();
+            let extra = passed_on(&mut envelope)?;
             let workflow = workflow(envelope.remove("prompt").unwrap_or_default())?;
             Ok(Request { submission: Submission { workflow, extra }, images })
         }
@@ -74,6 +69,24 @@ pub(crate) fn parse(body: &[u8]) -> Result<Request, Problem> {
 /// A member `prompt` that is not a node with that id.
 fn is_envelope(body: &Map<String, Value>) -> bool {
     body.get("prompt").is_some_and(|prompt| prompt.get("class_type").is_none_or(|class| !class.is_string()))
+}
+
+/// What goes to ComfyUI beside the workflow. Of other types than these ComfyUI makes an error of its own, without a reason.
+fn passed_on(envelope: &mut Map<String, Value>) -> Result<Map<String, Value>, Problem> {
+    let texts = |list: &Vec<Value>| list.iter().all(Value::is_string);
+    let mut extra = Map::new();
+    for key in PASSED_ON {
+        let Some(value) = envelope.remove(key).filter(|value| !value.is_null()) else { continue };
+        let (fits, expected) = match key {
+            "extra_data" => (value.is_object(), "an object"),
+            _ => (value.as_array().is_some_and(texts), "a list of node ids"),
+        };
+        if !fits {
+            return Err(Problem::bad_request("invalid_workflow", format!("{key} must be {expected}")));
+        }
+        extra.insert(key.to_owned(), value);
+    }
+    Ok(extra)
 }
 
 fn images(value: Option<Value>) -> Result<Vec<Image>, Problem> {

@@ -28,6 +28,22 @@ fn a_workflow_alone_or_in_an_envelope() {
 }
 
 #[test]
+fn what_goes_along_has_the_types_that_comfyui_needs() {
+    let with = |key: &str, value: Value| json!({"prompt": {"2": node()}, key: value}).to_string();
+    for value in [json!(5), json!([]), json!("x"), json!(true)] {
+        let problem = problem(&with("extra_data", value));
+        assert_eq!((problem.status.as_u16(), problem.message.as_str()), (400, "extra_data must be an object"));
+    }
+    for value in [json!(5), json!({}), json!("2"), json!([2]), json!(["2", null])] {
+        let problem = problem(&with("partial_execution_targets", value));
+        let expected = "partial_execution_targets must be a list of node ids";
+        assert_eq!((problem.status.as_u16(), problem.message.as_str()), (400, expected));
+    }
+    let targets = parse(with("partial_execution_targets", json!(["2"])).as_bytes()).expect("an envelope");
+    assert_eq!(Value::Object(targets.submission.extra), json!({"partial_execution_targets": ["2"]}));
+}
+
+#[test]
 fn seeds_stay_exact() {
     let body = format!(r#"{{"3":{{"class_type":"K","inputs":{{"seed":{}}}}}}}"#, u64::MAX);
     let request = parse(body.as_bytes()).expect("a workflow");

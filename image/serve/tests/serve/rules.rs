@@ -176,6 +176,12 @@ async fn rule_07_what_comfyui_crashes_on_is_refused_before() {
         ("{\"prompt\":[1,2]}", "invalid_workflow"),
         ("{\"prompt\":\"a dog\"}", "invalid_workflow"),
         ("{\"nodes\":[],\"links\":[],\"last_node_id\":9,\"version\":0.4}", "invalid_workflow"),
+        ("{\"prompt\":{\"1\":{\"class_type\":\"A\",\"inputs\":{}}},\"extra_data\":5}", "invalid_workflow"),
+        ("{\"prompt\":{\"1\":{\"class_type\":\"A\",\"inputs\":{}}},\"extra_data\":[]}", "invalid_workflow"),
+        (
+            "{\"prompt\":{\"1\":{\"class_type\":\"A\",\"inputs\":{}}},\"partial_execution_targets\":5}",
+            "invalid_workflow",
+        ),
     ] {
         assert_eq!(server.post(&[], body).await.failure(), (400, code.into()), "{body}");
     }
