@@ -158,6 +158,13 @@ impl Comfy {
         self.call(Method::POST, "/upload/image", Some(&content_type), body.into(), CALL).await
     }
 
+    /// How many jobs wait or run, anybody's.
+    pub(crate) async fn remaining(&self) -> Result<u64, Unreachable> {
+        let info = self.object("/prompt").await?;
+        let remaining = info.get("exec_info").and_then(|info| info.get("queue_remaining")).and_then(Value::as_u64);
+        remaining.ok_or_else(|| Unreachable::Silent("/prompt does not say how many jobs there are".into()))
+    }
+
     /// Where a job is. A job moves from the queue to the history between two questions, so the history is asked twice.
     pub(crate) async fn look(&self, prompt_id: &str) -> Result<Look, Unreachable> {
         if let Some(entry) = self.history(prompt_id).await? {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockReadGuard, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::comfy::{Answer, Comfy, Look, Unreachable};
@@ -84,7 +84,7 @@ pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>)
         begun: Instant::now(),
         verdict: Verdict::None,
     };
-    let mut tidy = Tidy { jobs: jobs.clone(), prompt_id, left: Left::Job };
+    let mut tidy = Tidy { jobs: jobs.clone(), prompt_id, left: Left::Job, inside: Some(jobs.enter().await) };
     let body = Value::Object(body);
     let ended = tokio::select! {
         ended = follower.follow(&body) => ended,
@@ -328,6 +328,8 @@ struct Tidy {
     jobs: Jobs,
     prompt_id: String,
     left: Left,
+    /// Until the job is certain not to be in ComfyUI.
+    inside: Option<OwnedRwLockReadGuard<()>>,
 }
 
 impl Drop for Tidy {
@@ -337,7 +339,9 @@ impl Drop for Tidy {
         if matches!(left, Left::Nothing) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
+        let inside = self.inside.take();
         self.jobs.chores.spawn(async move {
+            let _inside = inside;
             match left {
                 Left::Traces(files) => tidy(&jobs, &prompt_id, files).await,
                 Left::Job => pursue(&jobs, &prompt_id).await,
@@ -350,7 +354,7 @@ impl Drop for Tidy {
 /// Removes a history entry and files: ten thousand entries are kept otherwise, each with its whole workflow, and all
 /// files for ever.
 async fn tidy(jobs: &Jobs, prompt_id: &str, files: Vec<File>) {
-    tokio::join!(jobs.comfy.forget(prompt_id), jobs.directories.remove(files));
+    tokio::join!(jobs.comfy.forget(prompt_id), jobs.disk.remove(files));
 }
 
 /// Takes a job out of ComfyUI, wherever it is. Asked again and again: a node notices late, a model that is being

@@ -183,7 +183,7 @@ impl Drop for Uploads {
     fn drop(&mut self) {
         let (jobs, files) = (self.jobs.clone(), std::mem::take(&mut self.files));
         if !files.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
-            self.jobs.chores.spawn(async move { jobs.directories.remove(files).await });
+            self.jobs.chores.spawn(async move { jobs.disk.remove_uploads(&files).await });
         }
     }
 }

@@ -8,17 +8,19 @@ use axum::http::{StatusCode, header};
 use comfy_workflow::Workflow;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::comfy::Comfy;
-use crate::disk::Directories;
+use crate::disk::{Directories, Disk};
 use crate::follow;
 use crate::kept::{Content, Fingerprint, Kept};
 use crate::line::Lines;
 use crate::outputs::{File, Found, Frame, Item, found, media_type};
 use crate::problem::Problem;
 
+/// Between two sweeps of the folders that jobs left.
+const SWEEP: Duration = Duration::from_secs(5);
 /// The media type of what has none.
 const UNKNOWN: &str = "application/octet-stream";
 
@@ -76,7 +78,9 @@ pub(crate) struct Presence {
 pub(crate) struct Jobs {
     pub(crate) comfy: Comfy,
     pub(crate) lines: Lines,
-    pub(crate) directories: Arc<Directories>,
+    pub(crate) disk: Arc<Disk>,
+    /// Read by each job for as long as it may be in ComfyUI.
+    inside: Arc<RwLock<()>>,
     kept: Arc<Mutex<Kept>>,
     /// For each job whose outputs are fetched and converted at a time.
     turns: Arc<Semaphore>,
@@ -91,7 +95,8 @@ impl Jobs {
         Jobs {
             lines: Lines::new(comfy.clone()),
             comfy,
-            directories: Arc::new(directories),
+            disk: Arc::new(Disk::new(directories)),
+            inside: Arc::default(),
             kept: Arc::default(),
             turns: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             chores: TaskTracker::new(),
@@ -162,6 +167,25 @@ impl Jobs {
         Ok((Done { prompt_id: run.finish(self), queued, outputs, invalid_nodes }, turn))
     }
 
+    /// To be held for as long as a job may be in ComfyUI.
+    pub(crate) async fn enter(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.inside).read_owned().await
+    }
+
+    /// Removes the folders that jobs left, for ever, when none can be about to write there: neither one of ours nor
+    /// somebody else's.
+    pub(crate) async fn sweep(self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            if self.disk.has_left() {
+                let empty = self.comfy.remaining().await.is_ok_and(|remaining| remaining == 0);
+                // The next job waits for the moment that it takes; nobody waits for jobs.
+                let alone = if empty { self.inside.try_write().ok() } else { None };
+                self.disk.sweep(alone.is_some()).await;
+            }
+        }
+    }
+
     /// What nodes made before that ran now is nobody's any more.
     fn forget(&self, of: &Fingerprint, report: &Report) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,13 +220,13 @@ impl Jobs {
         report: &Report,
         of: &Fingerprint,
     ) -> Result<Option<Content>, Problem> {
-        let removes = self.directories.removes(file);
+        let removes = self.disk.removes(file);
         if removes && report.cached.contains(&found.node) {
             // Its file was removed after use, and the name may be another job's by now.
             return Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(of, &found.node, file));
         }
         // From the disk where that is known: a ComfyUI that computes answers late, and sends it through two more buffers.
-        let content = match self.directories.read(file).await {
+        let content = match self.disk.read(file).await {
             Some(bytes) => {
                 let content_type = media_type(&file.filename).unwrap_or(UNKNOWN);
                 Some(Content { content_type: content_type.to_owned(), bytes })

@@ -53,6 +53,7 @@ pub async fn run(options: Serve) -> io::Result<()> {
     let spawns = comfyui.command.is_some();
     let mut keeper = tokio::spawn(child::keep_running(comfyui, announce, keeping));
     let watch = tokio::spawn(Arc::clone(&app).watch());
+    let sweep = tokio::spawn(app.jobs.clone().sweep());
     let (chores, health) = (app.jobs.chores.clone(), Arc::clone(&app.health));
     let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
         // A sender that is gone means the same.
@@ -78,6 +79,7 @@ pub async fn run(options: Serve) -> io::Result<()> {
         tracing::debug!("cleaning up is cut");
     }
     watch.abort();
+    sweep.abort();
     stop_comfyui.send_replace(true);
     if spawns {
         keeper.await.map_err(io::Error::other)??;

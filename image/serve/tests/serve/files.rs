@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Answer, Comfyui, Server, color};
+use crate::harness::{Answer, Comfyui, Server, color, flat, soon};
 
 const RED: [u8; 3] = [200, 30, 30];
 const BLUE: [u8; 3] = [30, 30, 200];
@@ -55,4 +55,32 @@ async fn two_nodes_that_had_the_same_name_in_turn_are_never_mixed_up() {
         assert_eq!(run().await, expected(GREEN, RED), "seed {seed}");
         assert_eq!(run().await, expected(GREEN, RED), "seed {seed}");
     }
+}
+
+#[tokio::test]
+async fn a_subfolder_is_not_taken_from_the_job_that_is_about_to_write_there() {
+    let comfyui = Comfyui::start().await;
+    let server = Server::ready(&comfyui, &[]).await;
+    let workflow = |number: u32, prefix: &str| {
+        let mut workflow = flat(number);
+        workflow["9"]["inputs"]["filename_prefix"] = json!(prefix);
+        workflow
+    };
+    let clients = (0..8).map(|client| {
+        let (server, workflow) = (&server, &workflow);
+        async move {
+            for round in 0..12 {
+                let answer = server.invoke(None, &workflow(client * 100 + round, "sub/dir/x")).await;
+                assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+                let own = format!("only-{client}-{round}/deep/x");
+                assert_eq!(server.invoke(None, &workflow(client * 100 + round, &own)).await.status, 200);
+            }
+        }
+    });
+    futures::future::join_all(clients).await;
+    // Nothing of it stays, at any depth.
+    let output = comfyui.path("output");
+    let entries = || std::fs::read_dir(&output).expect("the directory itself stays").count();
+    assert!(soon(async || entries() == 0).await, "{} folders stayed", entries());
+    assert!(comfyui.clean().await);
 }
