@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) begun: u32,
     /// When uploads began, where that is not 1970.
     pub(crate) initiated: BTreeMap<String, i64>,
+    /// By upload and by key.
+    pub(crate) encrypted: BTreeMap<String, String>,
     /// Bytes per second of each part.
     pub(crate) rate: Option<f64>,
     /// Whether parts have the sizes that S3 asks for.
@@ -99,21 +101,31 @@ impl Objects for Fake {
     }
 
     async fn head(&self, _: &str, key: &str) -> Result<Option<ObjectHead>> {
-        Ok(self.call("head".into())?.objects.get(key).map(|(body, crc)| ObjectHead {
+        let state = self.call("head".into())?;
+        let encrypted = &state.encrypted;
+        Ok(state.objects.get(key).map(|(body, crc)| ObjectHead {
             size: body.len() as u64,
             crc64nvme: Some(crc.clone()),
             etag: Some(format!("\"{crc}\"")),
             version_id: None,
+            encrypted_with: encrypted.get(key).cloned(),
             metadata: Default::default(),
         }))
     }
 
     async fn get(&self, _: &str, key: &str) -> Result<Option<Bytes>> {
-        Ok(self.state().objects.get(key).map(|o| o.0.clone()))
+        let mut state = self.state();
+        match state.faults.get_mut(&format!("get {key}")).and_then(Vec::pop) {
+            Some(error) => Err(error),
+            None => Ok(state.objects.get(key).map(|o| o.0.clone())),
+        }
     }
 
     async fn read(&self, _: &str, key: &str, from: u64, to: u64, if_match: Option<&str>) -> Result<Option<ObjectPart>> {
-        let state = self.state();
+        let mut state = self.state();
+        if let Some(error) = state.faults.get_mut(&format!("read {key}")).and_then(Vec::pop) {
+            return Err(error);
+        }
         let Some((body, crc)) = state.objects.get(key) else { return Ok(None) };
         let etag = format!("\"{crc}\"");
         if if_match.is_some_and(|wanted| wanted != etag) {
@@ -160,10 +172,11 @@ impl Objects for Fake {
 
 #[async_trait]
 impl Uploads for Fake {
-    async fn begin_upload(&self, _: &str, key: &str, _: &PutOptions) -> Result<String> {
+    async fn begin_upload(&self, _: &str, key: &str, options: &PutOptions) -> Result<String> {
         let mut state = self.call("begin".into())?;
         state.begun += 1;
         let id = format!("new-{}", state.begun);
+        state.encrypted.insert(id.clone(), options.kms_key_arn.clone().unwrap_or("AES256".into()));
         state.uploads.insert(id.clone(), (key.into(), BTreeMap::new()));
         Ok(id)
     }
@@ -228,6 +241,9 @@ impl Uploads for Fake {
         let body: Vec<u8> = parts.iter().flat_map(|p| have[&p.number].0.clone()).collect();
         assert_eq!((body.len() as u64, sum(&body).as_str()), (size, crc));
         state.objects.insert(key.into(), (body.into(), crc.into()));
+        if let Some(with) = state.encrypted.remove(id) {
+            state.encrypted.insert(key.into(), with);
+        }
         match state.faults.get_mut("answer of complete").and_then(Vec::pop) {
             Some(error) => Err(error),
             None => Ok(Written::Created),

@@ -17,6 +17,8 @@ pub struct ObjectHead {
     pub etag: Option<String>,
     /// In a versioned bucket.
     pub version_id: Option<String>,
+    /// The key of KMS that encrypts it, or the name of another kind of encryption; where S3 says so.
+    pub encrypted_with: Option<String>,
     /// `x-amz-meta-*`, lower-case names without the prefix.
     pub metadata: Map,
 }

@@ -44,13 +44,39 @@ pub(super) struct Asked<'a> {
 
 /// How long to wait by the headers of a 429 or 503; `None` if they do not say.
 pub(super) fn patience(headers: &BTreeMap<String, String>) -> Option<Duration> {
-    let after = headers.get("retry-after").and_then(|value| value.trim().parse::<u64>().ok());
-    // RateLimit: "resolvers";r=0;t=42 says how many seconds the window still lasts.
+    // RateLimit: "resolvers";r=0;t=42 says how many seconds the window still lasts. Of several the ones that are used up
+    // count.
     let limit = headers.get("ratelimit").and_then(|value| {
-        let t = value.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
-        t.parse::<u64>().ok().map(|t| t + 1)
+        let policies = value.split(',').map(|policy| {
+            let number = |name: &str| {
+                policy
+                    .split(';')
+                    .find_map(|part| part.trim().strip_prefix(name))
+                    .and_then(|n| n.trim().parse::<u64>().ok())
+            };
+            (number("r="), number("t="))
+        });
+        let used_up = policies.filter(|(left, _)| left.is_none_or(|left| left == 0));
+        used_up.filter_map(|(_, time)| time).max().map(|time| Duration::from_secs(time + 1))
     });
-    after.or(limit).map(Duration::from_secs)
+    limit.or_else(|| retry_after(headers))
+}
+
+/// Retry-After in seconds, or as a date, which is compared with the server's own clock.
+fn retry_after(headers: &BTreeMap<String, String>) -> Option<Duration> {
+    let value = headers.get("retry-after")?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // The form of dates in HTTP is one of those in mail.
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp());
+    let now = headers.get("date").and_then(|text| date(text))?;
+    Some(Duration::try_from(date(value)?.duration_since(now)).unwrap_or_default())
+}
+
+/// Whether an ETag says that the bytes are the same, and not only the meaning (RFC 9110, 8.8.1).
+pub(super) fn is_strong(etag: &str) -> bool {
+    !etag.trim_start().starts_with("W/")
 }
 
 /// Without its quotes and the mark of a weak one.
@@ -213,7 +239,12 @@ mod tests {
         let seconds = |pairs: &[(&str, &str)]| patience(&headers(pairs)).map(|time| time.as_secs());
         assert_eq!(seconds(&[("retry-after", "7")]), Some(7));
         assert_eq!(seconds(&[("ratelimit", "\"resolvers\";r=0;t=42")]), Some(43));
-        assert_eq!(seconds(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), None);
+        let date = ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT");
+        assert_eq!(seconds(&[date, ("date", "Wed, 21 Oct 2026 07:27:30 GMT")]), Some(30));
+        assert_eq!(seconds(&[date, ("date", "Wed, 21 Oct 2026 07:29:00 GMT")]), Some(0), "it is over");
+        assert_eq!(seconds(&[date]), None);
+        assert_eq!(seconds(&[("ratelimit", "\"api\";r=9;t=120, \"resolvers\";r=0;t=5")]), Some(6));
+        assert_eq!(seconds(&[("ratelimit", "\"resolvers\";r=0;t=42"), ("retry-after", "7")]), Some(43));
         assert_eq!(seconds(&[]), None);
     }
 

@@ -11,7 +11,7 @@ use super::answer::{Asked, Fault, judge};
 use super::http::{Http, Request, Response, Whole};
 use super::source::{Source, is_loopback};
 use crate::cloud::Objects;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Hops until a redirect counts as one that never ends.
 const HOPS: usize = 10;
@@ -217,16 +217,22 @@ impl Access {
     /// The text of a small answer.
     pub(super) async fn text(&self, source: &Source, locked: bool, url: Url) -> Result<String> {
         const MOST: usize = 16 << 20;
-        let mut got = self.ask(source, locked, Request::get(url), false).await?;
-        let mut text = Vec::new();
-        loop {
-            match got.response.body.chunk().await {
-                Ok(None) => return Ok(String::from_utf8_lossy(&text).into_owned()),
-                Ok(Some(bytes)) if text.len() + bytes.len() <= MOST => text.extend_from_slice(&bytes),
-                Ok(Some(_)) => {
-                    return Err(Error::failed(format!("cannot fetch {source}")).why("its description is too long"));
+        let mut patience = Patience::new(self.pause);
+        'again: loop {
+            let mut got = self.ask(source, locked, Request::get(url.clone()), false).await?;
+            let mut text = Vec::new();
+            loop {
+                match got.response.body.chunk().await {
+                    Ok(None) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+                    Ok(Some(bytes)) if text.len() + bytes.len() <= MOST => text.extend_from_slice(&bytes),
+                    Ok(Some(_)) => {
+                        return Err(Error::failed(format!("cannot fetch {source}")).why("its description is too long"));
+                    }
+                    Err(broken) => {
+                        patience.endure(source, Fault::Broken(broken.0)).await?;
+                        continue 'again;
+                    }
                 }
-                Err(broken) => return Err(Error::failed(format!("cannot fetch {source}")).why(broken.0)),
             }
         }
     }
@@ -254,6 +260,7 @@ impl Access {
                     .into());
             }
             Err(e) if e.is_aws("PreconditionFailed") || e.is_aws("InvalidRange") => return Err(Fault::Changed),
+            Err(e) if passing(&e) => return Err(Fault::Broken(e.to_string())),
             Err(e) => return Err(Fault::Fatal(e)),
         };
         let mut headers = BTreeMap::new();
@@ -266,6 +273,12 @@ impl Access {
     }
 }
 
+/// Whether S3 may answer when it is asked again: it gave no answer, or one that broke off, or has trouble of its own.
+fn passing(error: &Error) -> bool {
+    let status = error.aws().and_then(|aws| aws.status);
+    status.map_or(error.kind() == Kind::Failed, |status| status >= 500 || status == 429)
+}
+
 /// Counts failures; waits, or gives up.
 pub(super) struct Patience {
     pause: Duration,
@@ -276,18 +289,6 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) fn new(pause: Duration) -> Self {
         Patience { pause, failures: 0, waits: 0 }
-    }
-
-    /// The error of a fault that is not waited for.
-    pub(super) fn last(&self, source: &Source, fault: Fault) -> Error {
-        match fault {
-            Fault::Fatal(error) => error,
-            Fault::Changed => Error::failed(format!("cannot fetch {source}")).why(CHANGED),
-            Fault::Broken(why) | Fault::Wait(_, why) => Error::failed(format!("cannot fetch {source}")).why(why),
-            Fault::Expired(status) => {
-                Error::failed(format!("cannot fetch {source}")).why(format!("the server answers {status}"))
-            }
-        }
     }
 
     /// Something came.

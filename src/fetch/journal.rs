@@ -1,8 +1,10 @@
 //! The `.part` file of a download and its journal: which content was begun, and which ranges of it arrived. What the
-//! journal says only saves work; the sha256 of the whole decides in the end.
+//! journal says only saves work: the sha256 of the whole decides in the end. Where no hub and no config says one, what the
+//! journal says must be true, so it is not believed after the machine was started anew.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,6 +71,9 @@ struct Notes {
     size: u64,
     /// Of the place where the bytes are kept, which may have another than the hub; with its quotes.
     etag: Option<String>,
+    /// Of which start of the machine it is, where that can be told.
+    #[serde(default)]
+    boot: Option<String>,
     done: Ranges,
 }
 
@@ -102,6 +107,18 @@ fn read(journal: &Path) -> Option<Notes> {
     (notes.version == VERSION && notes.done.is_sound(notes.size)).then_some(notes)
 }
 
+/// Tells one start of the machine from another; none where it cannot be told.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// Whether this open file is the one that has the name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().and_then(|open| Ok(same(open, std::fs::metadata(path)?))).unwrap_or(false)
+}
+
 impl Part {
     /// Opens the part of `target`, and keeps what is in it if it is of the same content. Blocking.
     ///
@@ -115,13 +132,22 @@ impl Part {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(cannot)?;
         }
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(cannot)?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::new(Kind::Busy, format!("{} is being fetched by another run", target.display()))
-                .next("wait until it is done, then run the same command again"));
-        }
+        let file = loop {
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(cannot)?;
+            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+                return Err(Error::new(Kind::Busy, format!("{} is being fetched by another run", target.display()))
+                    .next("wait until it is done, then run the same command again"));
+            }
+            // Between the two, the run that had it may have given it its name: it is the finished file then.
+            if is_at(&file, &path) {
+                break file;
+            }
+        };
         let kept = read(&journal).filter(|notes| Some(notes.identity.as_str()) == identity && notes.size == size);
+        // What was written before a crash of the machine may not be on disk, whatever the journal says: of another boot
+        // only what a sha256 decides about in the end.
+        let kept = kept.filter(|notes| notes.boot == boot() || notes.identity.starts_with("sha256:"));
         // A part that was cut off behind the journal's back has holes that the journal does not know of.
         let kept = kept.filter(|_| file.metadata().is_ok_and(|meta| meta.len() == size));
         let resumed = kept.as_ref().is_some_and(|notes| notes.done.bytes() > 0);
@@ -129,6 +155,7 @@ impl Part {
             version: VERSION,
             identity: identity.unwrap_or_default().to_owned(),
             size,
+            boot: boot(),
             ..Notes::default()
         });
         let mut part = Part { file: Arc::new(file), path, journal, notes, unsaved: 0, resumed };
@@ -262,6 +289,18 @@ mod tests {
     }
 
     #[test]
+    fn a_finished_file_is_not_taken_for_the_part_that_it_was() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (path, target) = (dir.path().join(".x.part"), dir.path().join("x"));
+        let file = File::create(&path).expect("made");
+        assert!(is_at(&file, &path));
+        std::fs::rename(&path, &target).expect("renamed");
+        assert!(!is_at(&file, &path) && is_at(&file, &target));
+        File::create(&path).expect("made");
+        assert!(!is_at(&file, &path));
+    }
+
+    #[test]
     fn a_part_is_kept_for_the_same_content_only() {
         let dir = tempfile::tempdir().expect("directory");
         let target = dir.path().join("loras/x.safetensors");
@@ -274,6 +313,14 @@ mod tests {
         let other = Part::open(&target, Some("etag:2"), 100).expect("opened");
         assert_eq!((other.resumed, other.missing(1000)), (false, vec![(0, 100)]));
         drop(other);
+        // The machine was started anew since: only what a sha256 decides about is kept.
+        for (identity, kept) in [("etag:3", 0), ("sha256:3", 50)] {
+            let mut part = Part::open(&target, Some(identity), 100).expect("opened");
+            part.notes.boot = Some("another".into());
+            part.arrived(0, 50);
+            drop(part);
+            assert_eq!(Part::open(&target, Some(identity), 100).expect("opened").done(), kept, "{identity}");
+        }
         // Nothing that could be told apart: nothing is kept.
         let mut unknown = Part::open(&target, None, 100).expect("opened");
         unknown.arrived(0, 50);

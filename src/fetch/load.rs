@@ -285,8 +285,12 @@ async fn copy(task: &Order<'_>, from: &Path, target: &Path) -> Result<Came> {
             return Err(Error::usage(format!("{} is not a file", source.display())).next("name one file in `source`"));
         }
         let part = Part::open(&to, None, meta.len())?;
-        // Shares the blocks where the file system can.
-        if let Err(e) = std::fs::copy(&source, part.path()) {
+        // Into the file that is open and not to its name: a copy has the mode of its source, and one that may only be read
+        // could not be begun anew after a kill. Shares the blocks where the file system can.
+        let copied = std::fs::File::open(&source)
+            .and_then(|mut from| std::io::copy(&mut from, &mut &*part.file))
+            .and_then(|bytes| part.file.set_len(bytes));
+        if let Err(e) = copied {
             // A copy is not continued: half of one only takes the room that was missing.
             part.discard();
             return Err(Error::io("copy", &source, &e).next("make it readable for this user, or free some disk space"));

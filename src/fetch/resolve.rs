@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::answer::bare;
-use super::get::{Access, Address, Hubs};
+use super::answer::{bare, is_strong};
+use super::get::{Access, Address, Hubs, Patience};
 use super::http::{Request, Response};
 use super::source::Source;
 use crate::error::{Error, Result};
@@ -71,10 +71,12 @@ pub(super) async fn resolve(access: &Access, source: &Source, commit: Option<&st
         Source::Civitai { version, choice } => civitai(access, source, *version, choice).await,
         Source::Web(url) => web(access, source, url.clone()).await,
         Source::S3 { bucket, key } => {
-            let got = access.object(source, (bucket, key), None, None).await;
-            let got = match got {
-                Ok(got) => got,
-                Err(fault) => return Err(super::get::Patience::new(access.pause).last(source, fault)),
+            let mut patience = Patience::new(access.pause);
+            let got = loop {
+                match access.object(source, (bucket, key), None, None).await {
+                    Ok(got) => break got,
+                    Err(fault) => patience.endure(source, fault).await?,
+                }
             };
             Ok(Remote {
                 name: None,
@@ -264,7 +266,7 @@ async fn web(access: &Access, source: &Source, url: Url) -> Result<Remote> {
         name: None,
         size: total(&response),
         sha256: None,
-        etag: response.header("etag").map(bare),
+        etag: response.header("etag").filter(|etag| is_strong(etag)).map(bare),
         commit: None,
         whole_only: response.status == 200 && total(&response).is_none_or(|size| size > 1),
         address: Some(AddressOf::Web(url)),

@@ -102,11 +102,13 @@ pub async fn lock(job: &Job<'_>, upgrade: Option<&[String]>) -> Result<Fetched> 
         .try_collect()
         .await?;
     let mut unknown = Vec::new();
+    let mut taken = Taken::of(&all, &lock);
     for (wanted, remote) in resolved {
         let name = wanted.place.name.as_ref().or(remote.name.as_ref());
         match (name, &remote.sha256, remote.size) {
             (Some(name), Some(sha256), Some(size)) => {
                 let path = checked_path(wanted, name)?;
+                taken.take(&path, wanted)?;
                 agrees(wanted, sha256)?;
                 lock.files.insert(path, entry(wanted, &remote, size, sha256.clone()));
             }
@@ -150,6 +152,27 @@ fn checked_path(wanted: &Wanted, name: &str) -> Result<String> {
         _ => Err(Error::failed(format!("cannot fetch {}", wanted.source))
             .why(format!("its hub calls it {name:?}, which is no file name"))
             .next(format!("choose a name in models.files: to: {}/NAME", wanted.place.folder))),
+    }
+}
+
+/// Which declared file has which path. Two that a hub calls the same show only when it was asked.
+struct Taken<'w>(BTreeMap<String, &'w Source>);
+
+impl<'w> Taken<'w> {
+    /// As far as the config and the lock say.
+    fn of(all: &'w [Wanted], lock: &Lock) -> Self {
+        Taken(all.iter().filter_map(|wanted| Some((wanted.path(lock)?, &wanted.source))).collect())
+    }
+
+    fn take(&mut self, path: &str, wanted: &'w Wanted) -> Result<()> {
+        match self.0.insert(path.to_owned(), &wanted.source) {
+            Some(other) if *other != wanted.source => {
+                Err(Error::usage(format!("{other} and {} are both to be {path}", wanted.source))
+                    .why("their hub has the same name for both")
+                    .next(format!("choose a name for one of them in models.files: to: {}/NAME", wanted.place.folder)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -199,6 +222,7 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
         .await?;
 
     let mut tasks = Vec::new();
+    let mut taken = Taken::of(&all, &lock);
     for (wanted, locked, mut remote) in resolved {
         let known = wanted.place.path().or_else(|| locked.as_ref().map(|(path, _)| path.clone()));
         let path = match (known, &remote.name) {
@@ -206,6 +230,7 @@ async fn bring(job: &Job<'_>, lock: &Lock, previous: &Lock, files: &[Wanted]) ->
             (None, Some(name)) => checked_path(wanted, name)?,
             (None, None) => return Err(Error::failed(format!("cannot fetch {}", wanted.source)).why("it has no name")),
         };
+        taken.take(&path, wanted)?;
         if let Some(sha256) = &remote.sha256 {
             agrees(wanted, sha256)?;
         }

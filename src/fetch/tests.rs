@@ -317,6 +317,60 @@ fn civitai_names_the_file_and_wants_its_token() {
 }
 
 #[test]
+fn two_files_that_a_hub_calls_the_same_need_a_name() {
+    let mut app = App::new(&[entry("civitai:7", "loras/"), entry("civitai:8", "loras/")]);
+    app.token = Some(TOKEN);
+    app.hub.put("style.safetensors", &content(70_000, 11));
+    let says = |error: Error| {
+        let said = text(&error);
+        for word in ["civitai:7", "civitai:8", "loras/style.safetensors", "to: loras/NAME"] {
+            assert!(error.kind() == Kind::Usage && said.contains(word), "{word} is not in {said}");
+        }
+    };
+    says(app.refused());
+    says(app.run(async |job| lock(job, None).await).expect_err("refused"));
+    // The same when the first is here already, which nothing happens to.
+    app.config.models.files.truncate(1);
+    app.fetch().expect("fetched");
+    app.config.models.files.push(entry("civitai:8", "loras/"));
+    says(app.refused());
+    says(app.run(async |job| lock(job, None).await).expect_err("refused"));
+    assert_eq!(app.lock().files["loras/style.safetensors"].source, "civitai:7");
+    app.config.models.files[1] = entry("civitai:8", "loras/style-8.safetensors");
+    app.fetch().expect("fetched");
+    assert_eq!(app.left("loras"), ["style-8.safetensors", "style.safetensors"]);
+}
+
+/// A weak ETag promises the same meaning, not the same bytes.
+#[test]
+fn by_a_weak_etag_nothing_is_put_together() {
+    let app = App::new(&[]);
+    let (old, new) = (content(400_000, 20), content(400_000, 21));
+    app.hub.put("x.bin", &old);
+    app.hub.state().weak = true;
+    app.hub.state().faults = [Fault::Cut(100_000), Fault::Change(new.clone())].into();
+    let mut app = app;
+    app.config.models.files = vec![entry(&format!("{}/web/x.bin", app.hub.url), "vae/")];
+    app.fetch().unwrap_or_else(|e| panic!("{}", text(&e)));
+    assert_eq!(app.read("vae/x.bin"), Some(new));
+}
+
+/// A copy of a file that may only be read is not one when the run dies: the next run begins it anew.
+#[test]
+fn a_copy_of_a_read_only_file_can_be_begun_anew() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut app = App::new(&[]);
+    let source = app.dir.path().join("mine.bin");
+    std::fs::write(&source, content(50_000, 22)).expect("written");
+    std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o444)).expect("read-only");
+    app.config.models.files = vec![entry(source.to_str().expect("text"), "vae/")];
+    app.fetch().unwrap_or_else(|e| panic!("{}", text(&e)));
+    assert_eq!(app.read("vae/mine.bin"), Some(content(50_000, 22)));
+    let mode = std::fs::metadata(app.dir.path().join("models/vae/mine.bin")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o200, 0o200, "{mode:o}");
+}
+
+#[test]
 fn refusals_say_what_to_do() {
     let mut app = App::with(&content(10, 12));
     let with = |app: &mut App, source: &str| {

@@ -39,6 +39,8 @@ pub struct State {
     pub gated: bool,
     /// Whether ranges are ignored.
     pub no_ranges: bool,
+    /// Whether the ETags are weak ones, which stay when the bytes change.
+    pub weak: bool,
     /// What happens to the next answers with content of more than one byte.
     pub faults: VecDeque<Fault>,
     /// What the hub says to the next requests, instead of what it would.
@@ -176,7 +178,8 @@ fn from_hub(state: &mut State, asked: &Asked, store: &str) -> Answer {
             let files: Vec<_> = state.files.keys().map(|f| serde_json::json!({"type": "file", "path": f})).collect();
             answer(200, &[], serde_json::Value::from(files).to_string())
         }
-        ["api", "v1", "model-versions", "7"] => {
+        // Two versions of a model, of which both call their file the same.
+        ["api", "v1", "model-versions", "7" | "8"] => {
             let file = &state.files["style.safetensors"];
             let text = serde_json::json!({"files": [
                 {"name": "other.ckpt", "type": "Pruned Model", "hashes": {}, "metadata": {"format": "PickleTensor"}},
@@ -184,10 +187,10 @@ fn from_hub(state: &mut State, asked: &Asked, store: &str) -> Answer {
                  "hashes": {"SHA256": sha256(file).to_uppercase()}, "metadata": {"format": "SafeTensor"}}]});
             answer(200, &[], text.to_string())
         }
-        ["api", "download", "models", "7"] if token.as_deref() == Some(TOKEN) => {
+        ["api", "download", "models", "7" | "8"] if token.as_deref() == Some(TOKEN) => {
             redirect(state, "style.safetensors", store, &[])
         }
-        ["api", "download", "models", "7"] => answer(307, &[("location", "/login?returnUrl=x")], ""),
+        ["api", "download", "models", "7" | "8"] => answer(307, &[("location", "/login?returnUrl=x")], ""),
         // The repository's name before it was renamed.
         ["maker", "old", "resolve", rest @ ..] => {
             answer(307, &[("location", &format!("/maker/model/resolve/{}", rest.join("/")))], "")
@@ -273,7 +276,7 @@ fn content(state: &mut State, asked: &Asked, path: &str) -> Answer {
         }
     }
     let Some(file) = state.files.get(path) else { return answer(404, &[], "") };
-    let etag = format!("\"{}\"", &sha256(file)[..32]);
+    let etag = if state.weak { "W/\"1\"".to_owned() } else { format!("\"{}\"", &sha256(file)[..32]) };
     let same = asked.headers.get("if-range").is_none_or(|wanted| *wanted == etag);
     let mut made = match range.filter(|_| same) {
         Some((from, _)) if from >= file.len() => {

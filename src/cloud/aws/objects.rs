@@ -27,6 +27,8 @@ use crate::error::Result;
 const PART_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// A copy is answered when it is done, at some hundred megabytes a second.
 const COPY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// How often a small object is asked for whose answer breaks off.
+const BODY_TRIES: u64 = 3;
 /// How often a conditional write is repeated that collided with another one (409 ConditionalRequestConflict).
 const CONFLICT_TRIES: u64 = 4;
 
@@ -182,6 +184,9 @@ impl Objects for S3 {
                 crc64nvme: o.checksum_crc64_nvme,
                 etag: o.e_tag,
                 version_id: o.version_id,
+                encrypted_with: o
+                    .ssekms_key_id
+                    .or_else(|| o.server_side_encryption.map(|kind| kind.as_str().to_owned())),
                 metadata: o.metadata.unwrap_or_default().into_iter().collect::<Map>(),
             })),
             Err(e) if status(&e) == Some(404) => Ok(None),
@@ -192,14 +197,20 @@ impl Objects for S3 {
     async fn get(&self, bucket: &str, key: &str) -> Result<Option<Bytes>> {
         let what = || format!("cannot read {}", place(bucket, key));
         let call = self.client.get_object().bucket(bucket).key(key).set_expected_bucket_owner(self.owner());
-        match call.send().await {
-            Ok(o) => match o.body.collect().await {
-                Ok(body) => Ok(Some(body.into_bytes())),
-                Err(e) => Err(self.context.unreachable("s3:GetObject", what(), causes(&e))),
-            },
-            // NoSuchBucket stays an error: it is a wrong name, not an absent object.
-            Err(e) if code(&e) == "NoSuchKey" => Ok(None),
-            Err(e) => Err(self.context.explain("s3:GetObject", what(), &e)),
+        let mut attempt = 1;
+        loop {
+            match call.clone().send().await {
+                Ok(o) => match o.body.collect().await {
+                    Ok(body) => return Ok(Some(body.into_bytes())),
+                    // The SDK asks again until there is an answer, and not when it breaks off.
+                    Err(_) if attempt < BODY_TRIES => tokio::time::sleep(Duration::from_millis(200 * attempt)).await,
+                    Err(e) => return Err(self.context.unreachable("s3:GetObject", what(), causes(&e))),
+                },
+                // NoSuchBucket stays an error: it is a wrong name, not an absent object.
+                Err(e) if code(&e) == "NoSuchKey" => return Ok(None),
+                Err(e) => return Err(self.context.explain("s3:GetObject", what(), &e)),
+            }
+            attempt += 1;
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::streaming::Reader;
 use super::*;
-use crate::cloud::fake::Fake;
+use crate::cloud::fake::{Fake, service};
 use crate::local::models::Stop;
 use crate::progress::Event;
 
@@ -122,6 +122,29 @@ fn an_object_that_is_replaced_midway_is_begun_anew_unless_it_is_locked() {
     }
     assert!(case.app.left("loras").is_empty());
     assert_eq!(case.app.lock().files[PATH].sha256, sha256(&new), "the lock is as it was");
+}
+
+/// The SDK asks again until there is an answer, and not when its bytes break off.
+#[test]
+fn answers_of_s3_that_break_off_are_asked_for_again() {
+    let weights = content(5 * MIB, 69);
+    let faults = || {
+        let broken = || Error::failed("no answer").why("connection reset");
+        vec![broken(), service("SlowDown", Some(503)), service("InternalError", Some(500)), broken()]
+    };
+    let case = Case::with(&weights);
+    case.fake.state().faults.insert(format!("read {KEY}"), faults());
+    case.app.fetch().unwrap_or_else(|e| panic!("{}", text(&e)));
+    assert_eq!(case.app.read(PATH), Some(weights.clone()));
+
+    case.fake.state().faults.insert(format!("read {KEY}"), faults());
+    assert!(Reader::new(&case.app, &weights).all().is_ok_and(|came| came == weights), "streamed");
+    assert!(case.fake.state().faults[&format!("read {KEY}")].is_empty());
+
+    let denied = vec![service("AccessDenied", Some(403)).kind_is(Kind::Access)];
+    case.fake.state().faults.insert(format!("read {KEY}"), denied);
+    std::fs::remove_dir_all(case.app.dir.path().join("models")).expect("removed");
+    assert_eq!(case.app.refused().kind(), Kind::Access, "what will not change is told at once");
 }
 
 #[test]
