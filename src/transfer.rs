@@ -22,6 +22,7 @@ mod first;
 mod pace;
 mod patience;
 mod retry;
+mod stop;
 mod upload;
 
 pub use files::{FileUpload, upload_files};

@@ -193,7 +193,8 @@ pub async fn publish(objects: Arc<dyn Objects>, prepared: Prepared, reporter: &d
     }
 }
 
-/// Aborts uploads of other models that were begun long ago: their parts are billed. As well as it can.
+/// Aborts uploads of other models that were begun long ago: their parts are billed. As well as it can, and only those of
+/// this program: the bucket may be one that others use, too.
 async fn abandon(objects: &dyn Objects, artifact: &Artifact, own: &str, reporter: &dyn Reporter) {
     let open = match objects.open_uploads(&artifact.bucket, PREFIX).await {
         Ok(open) => open,
@@ -201,7 +202,7 @@ async fn abandon(objects: &dyn Objects, artifact: &Artifact, own: &str, reporter
     };
     let mut aborted = 0;
     for upload in open {
-        if upload.key.starts_with(own) || upload.initiated > artifact.now - STALE {
+        if upload.key.starts_with(own) || !Manifest::has_key(&upload.key) || upload.initiated > artifact.now - STALE {
             continue;
         }
         match objects.abort_upload(&artifact.bucket, &upload.key, &upload.upload_id).await {
@@ -264,7 +265,10 @@ async fn laid_out(
     }
 }
 
-/// The older archive that most can be copied from: where it is, and its index.
+/// The older archive that most can be copied from: where it is, and its index. One that cannot be read is as good as none.
+///
+/// # Errors
+/// There is none, and at least one could not be read.
 async fn older(
     objects: &dyn Objects,
     bucket: &str,
@@ -279,6 +283,7 @@ async fn older(
         .filter_map(|key| key.strip_suffix(ARCHIVE))
         .partition(|base| keys.contains(&*format!("{base}{INDEX}")));
     let mut unusable = without.len();
+    let mut unread: Vec<Error> = Vec::new();
     let orphans = listed.iter().filter_map(|object| object.key.strip_suffix(INDEX));
     let orphans = orphans.filter(|base| !keys.contains(&*format!("{base}{ARCHIVE}"))).count();
     let read = |base: String| async move {
@@ -289,7 +294,14 @@ async fn older(
     let mut found: Vec<(String, Index, u64)> = Vec::new();
     let mut looks = futures::stream::iter(bases.into_iter().map(read)).buffered(LOOKS);
     while let Some(candidate) = looks.next().await {
-        if let Some((key, index)) = candidate? {
+        let candidate = match candidate {
+            Ok(candidate) => candidate,
+            Err(e) => {
+                unread.push(e);
+                continue;
+            }
+        };
+        if let Some((key, index)) = candidate {
             // Lengths that are not known yet are those of files that would not be copied anyway.
             let new = Archive::new(contents.beside(&index), part_size);
             let unchecked = CopySource { key: key.clone(), etag: String::new(), version_id: None };
@@ -303,7 +315,14 @@ async fn older(
     found.retain(|(_, _, copied)| *copied > 0);
     found.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
     for (key, index, _) in found {
-        match objects.head(bucket, &key).await? {
+        let head = match objects.head(bucket, &key).await {
+            Ok(head) => head,
+            Err(e) => {
+                unread.push(e);
+                continue;
+            }
+        };
+        match head {
             Some(head) if head.size == index.size && head.crc64nvme.as_ref() == Some(&index.crc64nvme) => {
                 if let Some(source) = source(&key, head) {
                     return Ok(Some((source, index)));
@@ -319,6 +338,9 @@ async fn older(
             ))),
             None => reporter.report(Event::Warning(format!("nothing is copied from {key}: it is gone"))),
         }
+    }
+    if let Some(e) = unread.pop() {
+        return Err(e);
     }
     let reasons = [
         (unusable, "have no index to copy by, or one of another version of comfy-deploy"),
@@ -388,10 +410,18 @@ async fn older_files(
         Ok::<_, Error>(text.and_then(|t| serde_json::from_slice::<Manifest>(&t).ok()).map(|manifest| (base, manifest)))
     };
     let mut places: BTreeMap<String, String> = BTreeMap::new();
+    let mut unread: Vec<Error> = Vec::new();
     let wanted = manifests.take(CANDIDATES).cloned();
     let mut looks = futures::stream::iter(wanted.map(read)).buffered(LOOKS);
     while let Some(candidate) = looks.next().await {
-        let Some((base, manifest)) = candidate? else { continue };
+        let (base, manifest) = match candidate {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(e) => {
+                unread.push(e);
+                continue;
+            }
+        };
         for file in manifest.files {
             let key = format!("{base}files/{}", file.path);
             if sizes.get(&*key) == Some(&file.size) && !key.starts_with(own) {
@@ -418,7 +448,17 @@ async fn older_files(
         Ok::<_, Error>(head.and_then(|head| source(&key, head)).map(|source| (n, (source, sum))))
     };
     let checked: Vec<_> = futures::stream::iter(found.into_iter().map(check)).buffered(LOOKS).collect().await;
-    Ok(checked.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    let mut sources = BTreeMap::new();
+    for outcome in checked {
+        match outcome {
+            Ok(found) => sources.extend(found),
+            Err(e) => unread.push(e),
+        }
+    }
+    match unread.pop() {
+        Some(e) if sources.is_empty() => Err(e),
+        _ => Ok(sources),
+    }
 }
 
 fn source(key: &str, head: ObjectHead) -> Option<CopySource> {

@@ -375,7 +375,7 @@ impl PartSource for Archive {
     }
 
     fn again(&self) -> bool {
-        self.streams.again()
+        self.streams.again() || self.read.again()
     }
 
     fn abandon(&self) {

@@ -130,7 +130,7 @@ impl PartSource for FileParts {
     }
 
     fn again(&self) -> bool {
-        self.streams.again()
+        self.streams.again() || self.read.again()
     }
 
     fn abandon(&self) {

@@ -77,6 +77,15 @@ impl Manifest {
         })
     }
 
+    /// Whether a key is the archive or one of the files of some manifest.
+    pub fn has_key(key: &str) -> bool {
+        let Some((digits, what)) = key.strip_prefix("models/").and_then(|rest| rest.split_once('/')) else {
+            return false;
+        };
+        let is_base = digits.len() == KEY_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_base && (what == ARCHIVE || what.starts_with("files/"))
+    }
+
     /// The key of the manifest itself, beside the files and not among them: SageMaker downloads all that is under their
     /// prefix. It is written last, so where it is, the artifact is complete.
     pub fn manifest_key(&self) -> Result<String> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use crc_fast::{CrcAlgorithm, checksum_combine};
@@ -15,12 +16,21 @@ use crate::local::models::{ModelFile, ModelTree, OnDisk, Origin, RemoteBytes, ch
 
 /// What was read of each file, to compare with what was scanned.
 #[derive(Default)]
-pub(super) struct Read(Mutex<BTreeMap<(usize, u64), (u64, u64)>>);
+pub(super) struct Read {
+    /// File and offset -> length and CRC-32.
+    ranges: Mutex<BTreeMap<(usize, u64), (u64, u64)>>,
+    /// Whether a file could not be read, though nothing says that it changed.
+    unreadable: AtomicBool,
+}
 
 impl Read {
-    /// File and offset -> length and CRC-32.
+    /// Whether a file could not be read that may be read again as it was: a network file system that is gone, say.
+    pub(super) fn again(&self) -> bool {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
     fn ranges(&self) -> MutexGuard<'_, BTreeMap<(usize, u64), (u64, u64)>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.ranges.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Whether every file that was read in whole has the content it was scanned with. A file's stamp says that nobody
@@ -104,7 +114,10 @@ impl<'a> Open<'a> {
         };
         let unreadable = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => changed(&model.source),
-            _ => Error::io("read", &model.source, &e).next("make it readable again, then run the same command"),
+            _ => {
+                self.read.unreadable.store(true, Ordering::Relaxed);
+                Error::io("read", &model.source, &e).next("make it readable again, then run the same command")
+            }
         };
         if self.current.as_ref().is_none_or(|c| c.n != n) {
             self.close()?;

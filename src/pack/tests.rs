@@ -223,6 +223,20 @@ fn a_file_that_changes_while_it_is_packed_is_an_error() {
     assert!(archive.produce(1).unwrap_err().to_string().contains("changed"));
 }
 
+/// As on a network file system that is gone for a while: what was sent is worth keeping.
+#[test]
+fn a_file_that_cannot_be_read_may_be_read_again() {
+    let dir = sample();
+    let archive = Archive::new(stored(tree(dir.path())), 16 << 20);
+    let path = dir.path().join("loras/block");
+    std::fs::remove_file(&path).unwrap();
+    assert!(archive.produce(1).is_err() && !archive.again(), "one that is gone has changed");
+    // A name that leads to itself: nothing is said of the file.
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let e = archive.produce(1).unwrap_err();
+    assert!(e.to_string().contains("cannot read") && archive.again(), "{e}");
+}
+
 #[test]
 fn a_digest_that_is_not_the_files_is_noticed_once_all_was_read() {
     let dir = sample();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::upload::{Sender, Wanted};
 use super::{Options, PartSource, Source};
@@ -50,18 +50,26 @@ pub async fn first<S: PartSource>(
     }
     let total = numbers.iter().map(|&n| source.size(n)).sum();
     reporter.report(Event::Begin { task: options.task, label: "measuring the uplink".into(), total: Some(total) });
-    let (upload, _) = sender.begun(key).await?;
+    let upload = sender.begun(key).await?.id;
     let wanted = Wanted(source);
     let source = &wanted.0;
     let begun = Instant::now();
-    let sent: Vec<u64> = futures::stream::iter(numbers)
-        .take_while(|_| std::future::ready(begun.elapsed() < TIME))
-        .map(|&number| sender.one(key, &upload, number, source))
-        .buffer_unordered(options.parallel.max(1))
-        .try_collect()
-        .await?;
+    // One at first, and two more for each that has arrived: a slow line is not filled with what ought to have been smaller.
+    let mut numbers = numbers.iter();
+    let mut under_way = FuturesUnordered::new();
+    let (mut parts, mut bytes) = (0, 0);
+    loop {
+        let most = (1 + 2 * parts).min(options.parallel.max(1));
+        while under_way.len() < most && begun.elapsed() < TIME {
+            let Some(&number) = numbers.next() else { break };
+            under_way.push(sender.one(key, &upload, number, source));
+        }
+        let Some(sent) = under_way.next().await else { break };
+        bytes += sent?;
+        parts += 1;
+    }
+    drop(under_way);
     drop(wanted);
-    let (parts, bytes) = (sent.len(), sent.iter().sum::<u64>());
     let rate = bytes as f64 / begun.elapsed().as_secs_f64().max(1e-9);
     let summary = format!("the uplink takes {:.1} MB/s", rate / 1e6);
     reporter.report(Event::End { task: options.task, summary });

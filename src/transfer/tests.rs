@@ -200,6 +200,35 @@ async fn an_upload_that_is_gone_is_begun_anew_but_not_for_ever() {
     assert!(e.to_string().contains("disappeared 3 times"), "{e}");
 }
 
+/// Another run that sends the same object has sent a part of it again.
+#[tokio::test]
+async fn parts_that_another_run_has_overwritten_are_looked_at_again() {
+    let overwritten = vec![service("InvalidPart", Some(400))];
+    let fake = Fake::with(|s| drop(s.faults.insert("complete".into(), overwritten)));
+    let uploaded = send(&fake, Text::new(&ABC)).await.unwrap();
+    assert_eq!((uploaded.bytes, uploaded.already, uploaded.spared), (10, false, 10));
+    assert_eq!((fake.sent().len(), fake.state().begun), (3, 1), "what is there and right is not sent again");
+}
+
+#[tokio::test]
+async fn what_was_begun_before_the_key_was_chosen_is_not_kept() {
+    let kms =
+        |key: &str| Options { put: PutOptions { kms_key_arn: Some(key.into()), ..PutOptions::default() }, ..options() };
+    // What the upload of the earlier run is encrypted with, and whether it is kept.
+    for (with, kept) in [(Some("AES256"), false), (Some("key/1"), false), (Some("key/2"), true), (None, true)] {
+        let fake = Fake::with(|s| {
+            let parts = BTreeMap::from([(1, ("aaaa".into(), sum(b"aaaa")))]);
+            s.uploads.insert("old".into(), ("k".into(), parts));
+            s.encrypted.extend(with.map(|with| ("old".to_owned(), with.to_owned())));
+        });
+        let uploaded = upload(fake.clone(), "b", "k", Text::new(&ABC), &kms("key/2"), &Silent).await.unwrap();
+        assert_eq!(uploaded.spared, if kept { 4 } else { 0 }, "{with:?}");
+        let state = fake.state();
+        assert_eq!(state.encrypted.get("k").map(String::as_str), with.map(|_| "key/2"), "{with:?}");
+        assert!(state.objects["k"].0 == "aaaabbbbcc" && state.uploads.is_empty());
+    }
+}
+
 #[derive(Default)]
 struct Most(AtomicU64);
 

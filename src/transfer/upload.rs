@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use super::pace::Pace;
 use super::patience::Patience;
-use super::retry::{expired, retrying, slow_down, transient};
+use super::retry::{retrying, slow_down, transient};
+use super::stop::{Stop, conflict};
 use super::{CopySource, MIB, Options, Part, PartSource, Source, crc64_text, crc64_value};
 use crate::cloud::{Objects, PartDone, PutOptions, Written};
 use crate::error::{Error, Result};
@@ -73,42 +74,6 @@ pub(super) struct Sender<'a> {
     pace: Pace,
     patience: Patience,
     done: AtomicU64,
-}
-
-/// Why an upload stopped.
-enum Stop {
-    /// The content cannot be made any more.
-    Source(Error),
-    /// What parts are copied from is gone, is another object, or cannot be read.
-    Base(Error),
-    /// S3 does not know the upload, or not any longer. `completing`: it may have been completed, the answer was lost.
-    Gone { completing: bool },
-    /// Anything else.
-    Service(Error),
-}
-
-impl Stop {
-    fn of(error: Error, completing: bool) -> Self {
-        if error.is_aws("NoSuchUpload") || (completing && conflict(&error)) {
-            Stop::Gone { completing }
-        } else {
-            Stop::Service(error)
-        }
-    }
-
-    /// Of a copy. What keeps S3 from answering, or us from asking, keeps it from taking the bytes, too: only what is
-    /// wrong with the object that is copied from is a reason to send them.
-    fn of_copy(error: Error) -> Self {
-        match Stop::of(error, false) {
-            Stop::Service(error) if !transient(&error) && !expired(&error) => Stop::Base(error),
-            stop => stop,
-        }
-    }
-}
-
-/// Another conditional write of the same key was under way (409).
-fn conflict(error: &Error) -> bool {
-    error.is_aws("ConditionalRequestConflict")
 }
 
 impl<'a> Sender<'a> {
@@ -246,8 +211,11 @@ impl<'a> Sender<'a> {
     }
 
     async fn multipart(&self, key: &str, source: &Source) -> Result<Uploaded, Stop> {
-        let (id, have) = self.begun(key).await.map_err(Stop::Service)?;
+        let Begun { id, have, earlier } = self.begun(key).await.map_err(Stop::Service)?;
         let outcome = self.parts(key, &id, have, source).await;
+        if earlier && matches!(&outcome, Ok(uploaded) if !uploaded.already) {
+            self.encrypted_as_wanted(key).await?;
+        }
         if matches!(outcome, Err(Stop::Source(_))) && !source.again() {
             // There will be no such content again: nothing to go on with.
             self.abort(key, &id).await;
@@ -264,14 +232,29 @@ impl<'a> Sender<'a> {
     }
 
     /// An upload of this key, and the parts that it has: the one that an earlier run got furthest with, or a new one.
-    pub(super) async fn begun(&self, key: &str) -> Result<(String, HashMap<u32, PartDone>)> {
+    pub(super) async fn begun(&self, key: &str) -> Result<Begun> {
         match self.interrupted(key).await? {
-            Some(found) => Ok(found),
+            Some((id, have)) => Ok(Begun { id, have, earlier: true }),
             None => {
                 let begin = || self.objects.begin_upload(self.bucket, key, &self.put);
-                Ok((self.retrying(begin).await?, HashMap::new()))
+                Ok(Begun { id: self.retrying(begin).await?, have: HashMap::new(), earlier: false })
             }
         }
+    }
+
+    /// How an object is encrypted is decided when its upload is begun, and S3 tells it of none that is under way. One
+    /// that was begun before the key was chosen is removed, and sent anew.
+    async fn encrypted_as_wanted(&self, key: &str) -> Result<(), Stop> {
+        let Some(wanted) = &self.put.kms_key_arn else { return Ok(()) };
+        let head = self.retrying(|| self.objects.head(self.bucket, key)).await.map_err(Stop::Service)?;
+        let Some(other) = head.and_then(|head| head.encrypted_with).filter(|with| with != wanted) else {
+            return Ok(());
+        };
+        self.retrying(|| self.objects.delete(self.bucket, key)).await.map_err(Stop::Service)?;
+        self.reporter.report(Event::Warning(format!(
+            "the upload that was continued had been begun with the encryption {other}; it begins anew with {wanted}"
+        )));
+        Err(Stop::Gone { completing: false })
     }
 
     /// One part of an upload that goes on later. Returns its bytes.
@@ -466,6 +449,15 @@ impl Drop for Wanted {
     fn drop(&mut self) {
         self.0.abandon();
     }
+}
+
+/// An upload in parts, which is open.
+pub(super) struct Begun {
+    pub(super) id: String,
+    /// The parts that it has, by number.
+    have: HashMap<u32, PartDone>,
+    /// Whether an earlier run began it.
+    earlier: bool,
 }
 
 /// A part that is there.

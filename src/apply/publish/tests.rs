@@ -113,13 +113,14 @@ async fn old_uploads_of_other_models_are_aborted_and_of_nothing_else() {
             ("old", "models/ffffffffffffffffffffffff/model.tar.gz", STALE - 1),
             ("young", "models/eeeeeeeeeeeeeeeeeeeeeeee/model.tar.gz", STALE + 1),
             ("foreign", "elsewhere/model.tar.gz", 0),
+            ("another program's", "models/another/model.tar.gz", 0),
         ] {
             s.uploads.insert(id.into(), (key.into(), BTreeMap::new()));
             s.initiated.insert(id.into(), at);
         }
     });
     push(&fake, dir.path(), Packaging::Tar).await;
-    assert_eq!(fake.state().uploads.keys().collect::<Vec<_>>(), ["foreign", "young"]);
+    assert_eq!(fake.state().uploads.keys().collect::<Vec<_>>(), ["another program's", "foreign", "young"]);
 }
 
 /// One change of a tree.

@@ -50,6 +50,21 @@ async fn what_is_never_answered_is_sent_again_over_another_connection() {
     assert!(e.hint().is_some_and(|hint| hint.contains("the same command again")), "{e}");
 }
 
+/// A line on which nothing has arrived yet is measured with one part.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_is_measured_with_one_part_at_first_and_more_as_they_arrive() {
+    let source = || Arc::new(Text { parts: vec![vec![7; 1000]; 20], ..Text::new(&[]) });
+    let numbers: Vec<u32> = (1..=8).collect();
+    for (answered, begun) in [(0, 1), (1, 4), (2, 7), (8, 8)] {
+        let fake = Arc::new(Forgetful { silent: answered..u64::MAX, ..Forgetful::default() });
+        let (source, options) = (source(), options());
+        let sent = first(fake.clone(), "b", "k", &source, &numbers, &options, &Silent);
+        let sent = tokio::time::timeout(Duration::from_millis(300), sent).await;
+        assert_eq!(sent.is_ok(), answered == 8);
+        assert_eq!(fake.begun.load(Ordering::SeqCst), begun, "{answered} were answered");
+    }
+}
+
 /// Lets the first requests in together and refuses them, and lets the last ones in together.
 struct Crowd {
     size: usize,

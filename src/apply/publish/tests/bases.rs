@@ -60,6 +60,32 @@ async fn without_an_index_or_with_another_object_all_is_sent_and_said_so() {
     }
 }
 
+/// As of one that was encrypted with a key that is not there any more.
+#[tokio::test]
+async fn an_artifact_that_cannot_be_read_does_not_hide_the_others() {
+    for packaging in [Packaging::Tar, Packaging::Uncompressed] {
+        let dir = models();
+        let fake = Fake::with(|_| ());
+        let (key, ..) = push(&fake, dir.path(), packaging).await;
+        let description = key.replace("model.tar.gz", "index.json").replace("files/", "manifest.json");
+        let denied = || service("AccessDenied", Some(403)).kind_is(Kind::Access);
+        write(dir.path(), "loras/new.safetensors", &noise(2 * MIB, 3));
+        fake.state().faults.insert(format!("get {description}"), vec![denied(), denied()]);
+
+        let said = Said::default();
+        let (.., uploaded) = push_telling(&fake, artifact(dir.path(), packaging), &said).await.unwrap();
+        assert_eq!(uploaded.spared, 0);
+        assert!(said.text().contains("cannot be read: ") && said.text().contains("AccessDenied"), "{}", said.text());
+
+        write(dir.path(), "loras/newer.safetensors", &noise(2 * MIB, 4));
+        let said = Said::default();
+        let (.., uploaded) = push_telling(&fake, artifact(dir.path(), packaging), &said).await.unwrap();
+        assert!(uploaded.spared > 40 * MIB as u64, "{uploaded:?}");
+        assert_eq!(said.text(), "");
+        assert!(fake.state().faults[&format!("get {description}")].is_empty());
+    }
+}
+
 /// Keys say nothing of age, and nobody removes old artifacts.
 #[tokio::test]
 async fn of_many_older_artifacts_the_newest_are_looked_at() {
