@@ -48,7 +48,7 @@ impl App {
         let warmup = options.warmup().map(Warmup::load).transpose()?.flatten();
         let health = Arc::new(Health::default());
         Ok(Arc::new(App {
-            jobs: Jobs::new(comfy, directories, presence),
+            jobs: Jobs::new(comfy, directories, presence, Arc::clone(&health)),
             metrics: Arc::new(Metrics::new(Arc::clone(&health))),
             health,
             pace: Pace::default(),

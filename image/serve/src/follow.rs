@@ -340,8 +340,10 @@ impl Drop for Tidy {
             return;
         }
         let inside = self.inside.take();
+        // From now on, before the request's own count ends: a model that is being loaded is loaded to its end.
+        let busy = matches!(left, Left::Job).then(|| jobs.health.pursuit());
         self.jobs.chores.spawn(async move {
-            let _inside = inside;
+            let _until_it_is_gone = (inside, busy);
             match left {
                 Left::Traces(files) => tidy(&jobs, &prompt_id, files).await,
                 Left::Job => pursue(&jobs, &prompt_id).await,

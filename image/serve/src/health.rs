@@ -67,6 +67,10 @@ pub(crate) struct Health {
     healthy: AtomicBool,
     warm: AtomicBool,
     jobs: AtomicUsize,
+    /// Jobs that nobody waits for any more, but that are still in ComfyUI.
+    pursued: AtomicUsize,
+    /// Answers that are being sent.
+    answers: AtomicUsize,
     starts: AtomicU64,
 }
 
@@ -98,25 +102,54 @@ impl Health {
         self.starts.load(Ordering::Relaxed)
     }
 
-    /// How many jobs are under way.
+    /// How many jobs are under way, of requests that wait for them.
     pub(crate) fn jobs(&self) -> usize {
         self.jobs.load(Ordering::Relaxed)
     }
 
+    /// Whether ComfyUI may be busy with a job of ours, also one that was given up: it may load a model all the same.
+    fn busy(&self) -> bool {
+        self.jobs() > 0 || self.pursued.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether somebody waits for a job, or is being sent its answer.
+    pub(crate) fn in_use(&self) -> bool {
+        self.jobs() > 0 || self.answers.load(Ordering::Relaxed) > 0
+    }
+
     /// Counts a job until the guard is dropped.
     pub(crate) fn job(self: &Arc<Self>) -> Busy {
-        self.jobs.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+        Busy::new(self, |health| &health.jobs)
+    }
+
+    /// Counts a job that was given up until the guard is dropped.
+    pub(crate) fn pursuit(self: &Arc<Self>) -> Busy {
+        Busy::new(self, |health| &health.pursued)
+    }
+
+    /// Counts an answer until the guard is dropped.
+    pub(crate) fn answer(self: &Arc<Self>) -> Busy {
+        Busy::new(self, |health| &health.answers)
     }
 }
 
-/// A job under way.
+/// Something under way.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Health>);
+pub(crate) struct Busy {
+    health: Arc<Health>,
+    count: fn(&Health) -> &AtomicUsize,
+}
+
+impl Busy {
+    fn new(health: &Arc<Health>, count: fn(&Health) -> &AtomicUsize) -> Self {
+        count(health).fetch_add(1, Ordering::Relaxed);
+        Busy { health: Arc::clone(health), count }
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.jobs.fetch_sub(1, Ordering::Relaxed);
+        (self.count)(&self.health).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -127,7 +160,7 @@ pub(crate) async fn probe(comfy: &Comfy, health: &Health, rules: Rules, answered
     loop {
         let begun = Instant::now();
         pulse.probe(comfy.alive(LIMIT).await, begun);
-        health.set_healthy(pulse.healthy(rules, health.jobs() > 0, Instant::now()));
+        health.set_healthy(pulse.healthy(rules, health.busy(), Instant::now()));
         if pulse.answered()
             && let Some(answered) = answered.take()
         {
@@ -187,5 +220,21 @@ mod tests {
         assert_eq!(health.jobs(), 2);
         drop(busy);
         assert_eq!(health.jobs(), 0);
+    }
+
+    #[test]
+    fn a_job_that_was_given_up_keeps_comfyui_busy_and_holds_up_nobody() {
+        let health = Arc::new(Health::default());
+        assert!(!health.busy() && !health.in_use());
+        let pursuit = health.pursuit();
+        assert!(health.busy() && !health.in_use());
+        drop(pursuit);
+        let answer = health.answer();
+        assert!(!health.busy() && health.in_use());
+        drop(answer);
+        let job = health.job();
+        assert!(health.busy() && health.in_use());
+        drop(job);
+        assert!(!health.busy() && !health.in_use());
     }
 }

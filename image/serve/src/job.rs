@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::comfy::Comfy;
 use crate::disk::{Directories, Disk};
 use crate::follow;
+use crate::health::Health;
 use crate::kept::{Content, Fingerprint, Kept};
 use crate::line::Lines;
 use crate::outputs::{File, Found, Frame, Item, found, media_type};
@@ -88,10 +89,16 @@ pub(crate) struct Jobs {
     pub(crate) chores: TaskTracker,
     /// None when somebody else starts ComfyUI.
     pub(crate) presence: Option<watch::Receiver<Presence>>,
+    pub(crate) health: Arc<Health>,
 }
 
 impl Jobs {
-    pub(crate) fn new(comfy: Comfy, directories: Directories, presence: Option<watch::Receiver<Presence>>) -> Self {
+    pub(crate) fn new(
+        comfy: Comfy,
+        directories: Directories,
+        presence: Option<watch::Receiver<Presence>>,
+        health: Arc<Health>,
+    ) -> Self {
         Jobs {
             lines: Lines::new(comfy.clone()),
             comfy,
@@ -101,6 +108,7 @@ impl Jobs {
             turns: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             chores: TaskTracker::new(),
             presence,
+            health,
         }
     }
 

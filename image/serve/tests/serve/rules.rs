@@ -351,6 +351,34 @@ async fn rule_12_loading_a_model_does_not_take_an_instance_out_of_service() {
 }
 
 #[tokio::test]
+async fn rule_12_a_model_that_is_loaded_for_nobody_any_more_is_loading_all_the_same() {
+    let comfyui = Comfyui::start().await;
+    let server = Server::ready(&comfyui, &["--health-failures", "1", "--invocation-timeout", "1.5"]).await;
+    // One caller goes away, one is told that it took too long; ComfyUI answers nobody meanwhile.
+    let gone = slow(1, 60.0);
+    let freeze = async {
+        assert!(soon(async || comfyui.remaining().await == 2).await);
+        comfyui.freeze();
+    };
+    let late = slow(2, 60.0);
+    let (abandoned, late, ()) =
+        tokio::join!(abandon(&server, &gone, Duration::from_millis(1000)), server.invoke(None, &late), freeze);
+    assert!(abandoned);
+    assert_eq!(late.failure(), (504, "timeout".into()));
+    for _ in 0..40 {
+        assert_eq!(server.ping().await, 200, "probes fail, but ComfyUI has jobs of ours");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    comfyui.thaw();
+    assert!(comfyui.clean().await);
+    // With no job left the grace is over.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    comfyui.freeze();
+    assert!(soon(async || server.ping().await == 503).await);
+    comfyui.thaw();
+}
+
+#[tokio::test]
 async fn rule_13_the_picture_does_not_tell_the_prompt() {
     let comfyui = Comfyui::start().await;
     let server = Server::ready(&comfyui, &[]).await;
