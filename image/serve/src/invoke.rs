@@ -50,7 +50,8 @@ pub(crate) async fn invoke(app: Arc<App>, request: Request) -> Response {
             (record.outcome, record.status) = ("ok", 200);
             record.response_bytes = content.bytes.len();
             record.content_type = content.content_type;
-            (headers, content.bytes).into_response()
+            let sent = Sent { bytes: content.bytes, _busy: app.health.answer() };
+            (headers, Bytes::from_owner(sent)).into_response()
         }
         Err(problem) => {
             // Large bodies are read to their end before a refusal.
@@ -59,6 +60,18 @@ pub(crate) async fn invoke(app: Arc<App>, request: Request) -> Response {
             record.response_bytes = problem.body().len();
             problem.into_response()
         }
+    }
+}
+
+/// An answer's bytes, counted until the last of them was given to the kernel: only then they are dropped.
+struct Sent {
+    bytes: Bytes,
+    _busy: Busy,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

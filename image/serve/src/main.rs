@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_current_span(false)
         .with_span_list(false)
+        // Nobody reads the log any more: requests must go on all the same. The complaint about it would go to the
+        // standard error, and panic when that is closed too.
+        .log_internal_errors(false)
         .init();
     match start(cli.command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,8 +20,8 @@ use crate::metrics;
 
 /// How long requests in flight may take after SIGTERM. SageMaker kills after 30 seconds, and ComfyUI takes up to 4.5.
 const GRACE: Duration = Duration::from_secs(23);
-/// How long connections are waited for on which no request is under way: long enough to send an answer, and not as
-/// long as a client takes that has begun a request and does not go on.
+/// How long connections are waited for on which no request is under way and no answer is being sent: not as long as a
+/// client takes that has begun a request and does not go on.
 const LEAVE: Duration = Duration::from_secs(3);
 /// How long cancelling and cleaning up may take then.
 const CHORES: Duration = Duration::from_secs(1);
@@ -87,12 +87,12 @@ pub async fn run(options: Serve) -> io::Result<()> {
     Ok(())
 }
 
-/// Until no request has been under way for a while.
+/// Until no request has been under way for a while, from its body to the last byte of its answer.
 async fn idle(health: &Health) {
     let mut busy = Instant::now();
     while busy.elapsed() < LEAVE {
         tokio::time::sleep(LEAVE / 30).await;
-        if health.jobs() > 0 {
+        if health.in_use() {
             busy = Instant::now();
         }
     }

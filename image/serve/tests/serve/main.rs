@@ -9,3 +9,4 @@ mod invocations;
 mod process;
 mod proxy;
 mod rules;
+mod stopping;
