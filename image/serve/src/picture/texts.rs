@@ -1,7 +1,8 @@
 //! Pictures without their texts: ComfyUI writes the whole workflow, and with it the prompt, into text chunks of PNG and
 //! into the EXIF data of WebP; other nodes use EXIF and XMP in any format.
 //!
-//! The parts that may stay are copied, byte for byte, but only from where one is left out. What follows damage is dropped,
+//! Only parts of known kinds stay, as nodes have kinds of their own for texts: ComfyUI's SaveAnimatedPNG writes the
+//! workflow into chunks `comf`. They are copied, byte for byte, but only from where one is left out. What follows damage is dropped,
 //! for nobody can tell whether it is text.
 
 use bytes::Bytes;
@@ -82,12 +83,20 @@ pub(super) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk> {
     })
 }
 
+/// What a PNG may consist of that is no text: the picture itself, its colours, size and animation. PNG, third edition,
+/// and its extensions.
+const PNG_KINDS: [&[u8; 4]; 25] = [
+    b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"cHRM", b"gAMA", b"iCCP", b"sBIT",
+    b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"hIST", b"pHYs", b"sPLT", b"tIME", b"oFFs", b"pCAL", b"sCAL",
+    b"sTER",
+];
+
 fn png(mut kept: Kept<'_>) -> Bytes {
     kept.keep(PNG.len());
     for chunk in png_chunks(kept.of) {
-        match &chunk.kind {
-            b"tEXt" | b"zTXt" | b"iTXt" | b"eXIf" => kept.drop(chunk.length),
-            _ => kept.keep(chunk.length),
+        match PNG_KINDS.contains(&&chunk.kind) {
+            true => kept.keep(chunk.length),
+            false => kept.drop(chunk.length),
         }
         // Anything may stand behind the end.
         if chunk.kind == *b"IEND" {
@@ -97,6 +106,8 @@ fn png(mut kept: Kept<'_>) -> Bytes {
     kept.done()
 }
 
+/// The same for WebP.
+const WEBP_KINDS: [&[u8; 4]; 7] = [b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"];
 /// The bits of VP8X that say that there are EXIF data, and XMP.
 const WEBP_EXIF: u8 = 0x08;
 const WEBP_XMP: u8 = 0x04;
@@ -112,7 +123,7 @@ fn webp(mut kept: Kept<'_>) -> Bytes {
         rest = behind;
         let kind: [u8; 4] = kind;
         match &kind {
-            b"EXIF" | b"XMP " => kept.drop(chunk.len()),
+            other if !WEBP_KINDS.contains(&other) => kept.drop(chunk.len()),
             b"VP8X" if length > 0 && chunk[8] & (WEBP_EXIF | WEBP_XMP) != 0 => {
                 kept.keep(chunk.len());
                 let own = kept.own();
@@ -197,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn png_loses_what_nobody_knows() {
+        // As ComfyUI's SaveAnimatedPNG writes them, in front of and behind the frames.
+        let plain = plain();
+        let private = [b"comf", b"prVt", b"CgBI", b"gIFx"].map(|kind| chunk(kind, b"prompt\0my secret"));
+        let with = with_chunks(&plain, &private);
+        assert_eq!(clean(&with), plain);
+        let (picture, end) = plain.split_at(plain.len() - 12);
+        assert_eq!(clean(&[picture, &private.concat(), end].concat()), plain);
+        // An animation stays one.
+        let frames = [chunk(b"acTL", &[0; 8]), chunk(b"fcTL", &[0; 26]), chunk(b"fdAT", &[0; 9])];
+        assert!(stays(&with_chunks(&plain, &frames)));
+    }
+
+    #[test]
     fn other_bytes_stay() {
         for bytes in [&b""[..], b"RIFF", b"RIFF\0\0\0\0AVI prompt", b"GIF89a", b"\xFF\xD8", b"ftyp"] {
             assert!(stays(bytes));
@@ -226,12 +251,13 @@ mod tests {
             (b"ANMF", b"frame"),
             (b"EXIF", b"my secret"),
             (b"XMP ", b"<my secret>"),
+            (b"prmt", b"my secret"),
         ]);
         let without = riff(&[(b"VP8X", &kept), (b"ICCP", b"profile"), (b"ANIM", b"123456"), (b"ANMF", b"frame")]);
         assert_eq!(clean(&with), without);
         assert!(stays(&without));
         // Cut off inside of EXIF.
-        assert_eq!(clean(&with[..with.len() - 24]), without);
+        assert_eq!(clean(&with[..with.len() - 42]), without);
     }
 
     #[test]
