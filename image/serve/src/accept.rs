@@ -41,7 +41,7 @@ impl fmt::Display for NotAcceptable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.have {
             Some(have) => write!(f, "the result can be had as {have}")?,
-            None => f.write_str("results are pictures, video, audio, text or application/octet-stream")?,
+            None => f.write_str("results are pictures, video, audio, 3D models, text or application/octet-stream")?,
         }
         let repeated = self.accept.trim().chars().take(REPEATED).collect::<String>();
         let cut = if repeated.len() < self.accept.trim().len() { "..." } else { "" };
@@ -86,11 +86,11 @@ pub fn choose(accept: Option<&str>, have: &str) -> Result<Choice, NotAcceptable>
     }
 }
 
-/// Whether no output of any workflow could fit (none of image, video, audio, text or multipart, and no
+/// Whether no output of any workflow could fit (none of image, video, audio, model, text or multipart, and no
 /// application/octet-stream), so that the job need not be run.
 pub fn hopeless(accept: Option<&str>) -> bool {
     let ranges = parse(accept.unwrap_or_default());
-    let families = ["image", "video", "audio", "text", "multipart"];
+    let families = ["image", "video", "audio", "model", "text", "multipart"];
     // A subtype that nobody names stands for all that are not named.
     let unnamed = families.iter().map(|family| MediaType::new(family, ""));
     let named = ranges

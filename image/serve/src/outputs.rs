@@ -92,7 +92,7 @@ fn file(value: &Value) -> Option<File> {
 
 fn rank(item: &Item) -> u8 {
     match item {
-        Item::File(file) => match (media_type(&file.filename).is_some(), file.kind == "output") {
+        Item::File(file) => match (is_media(&file.filename), file.kind == "output") {
             (true, true) => 0,
             (true, false) => 1,
             (false, _) => 2,
@@ -102,7 +102,14 @@ fn rank(item: &Item) -> u8 {
     }
 }
 
-/// The media type of a picture, video or sound by its name; ComfyUI knows only what Python's table knows.
+/// Whether it is a picture, video or sound.
+fn is_media(filename: &str) -> bool {
+    media_type(filename)
+        .is_some_and(|kind| ["image/", "video/", "audio/"].iter().any(|family| kind.starts_with(family)))
+}
+
+/// The media type of a file by its name: what ComfyUI's own nodes write, and what others often do. ComfyUI itself knows
+/// only what Python's table knows.
 pub(crate) fn media_type(filename: &str) -> Option<&'static str> {
     let (_, extension) = filename.rsplit_once('.')?;
     Some(match extension.to_ascii_lowercase().as_str() {
@@ -111,15 +118,35 @@ pub(crate) fn media_type(filename: &str) -> Option<&'static str> {
         "webp" => "image/webp",
         "gif" => "image/gif",
         "avif" => "image/avif",
+        "bmp" => "image/bmp",
+        "tif" | "tiff" => "image/tiff",
+        "svg" => "image/svg+xml",
+        "jxl" => "image/jxl",
+        "heic" => "image/heic",
+        "exr" => "image/x-exr",
+        "hdr" => "image/vnd.radiance",
         "mp4" | "m4v" => "video/mp4",
         "webm" => "video/webm",
         "mkv" => "video/x-matroska",
         "mov" => "video/quicktime",
+        "avi" => "video/x-msvideo",
         "flac" => "audio/flac",
         "mp3" => "audio/mpeg",
         "ogg" | "opus" => "audio/ogg",
         "wav" => "audio/wav",
         "m4a" => "audio/mp4",
+        "aac" => "audio/aac",
+        "glb" => "model/gltf-binary",
+        "gltf" => "model/gltf+json",
+        "obj" => "model/obj",
+        "stl" => "model/stl",
+        "txt" => "text/plain; charset=utf-8",
+        "csv" => "text/csv; charset=utf-8",
+        "md" => "text/markdown; charset=utf-8",
+        "srt" => "application/x-subrip",
+        "json" => "application/json",
+        "pdf" => "application/pdf",
+        "zip" => "application/zip",
         _ => return None,
     })
 }
@@ -158,6 +185,28 @@ mod tests {
         assert_eq!(names(&outputs, &["5", "2"]), order);
         assert_eq!(names(&json!({}), &["7"]), [""; 0]);
         assert_eq!(names(&json!({"1": {"images": [{"type": "output"}, 5, null], "ui": 3}, "2": 7}), &["1"]), [""; 0]);
+    }
+
+    #[test]
+    fn types_by_name() {
+        for (name, expected) in [
+            ("a.SVG", Some("image/svg+xml")),
+            ("a.b.tiff", Some("image/tiff")),
+            ("mesh/a.glb", Some("model/gltf-binary")),
+            ("a.txt", Some("text/plain; charset=utf-8")),
+            ("a.json", Some("application/json")),
+            ("a.bmp", Some("image/bmp")),
+            ("a.latent", None),
+            ("a.safetensors", None),
+            ("a.html", None),
+            ("png", None),
+        ] {
+            assert_eq!(media_type(name), expected, "{name}");
+        }
+        // A text is no picture, whatever is known of it.
+        let file = |name: &str| json!({"files": [{"filename": name, "type": "output"}]});
+        let outputs = json!({"1": file("a.json"), "2": file("a.txt"), "3": file("a.svg"), "4": file("a.glb")});
+        assert_eq!(names(&outputs, &["1", "2", "3", "4"]), ["a.svg", "a.json", "a.txt", "a.glb"]);
     }
 
     #[test]
