@@ -14,6 +14,7 @@ use crate::job::{Jobs, Presence, Report};
 use crate::line::{Event, Line, strings};
 use crate::outputs::{File, files};
 use crate::problem::Problem;
+use crate::record::Trace;
 
 /// Between two looks into the history while the socket is there, which tells the end by itself.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,8 +54,13 @@ impl Run {
     }
 }
 
-/// Submits a prompt and follows it to its end.
-pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>) -> Result<Run, Problem> {
+/// Submits a prompt under ids of its own, and follows it to its end.
+pub(crate) async fn run(
+    jobs: &Jobs,
+    prompt: &Value,
+    extra: &Map<String, Value>,
+    trace: &Trace,
+) -> Result<Run, Problem> {
     let mut presence = jobs.presence.clone();
     let present = presence.as_ref().map(|presence| *presence.borrow());
     if present.is_some_and(|presence| !presence.up) {
@@ -80,10 +86,12 @@ pub(crate) async fn run(jobs: &Jobs, prompt: &Value, extra: &Map<String, Value>)
         line,
         socket_savers: classes.collect(),
         report: Report::default(),
+        trace,
         node: String::new(),
         begun: Instant::now(),
         verdict: Verdict::None,
     };
+    trace.submitted(&prompt_id);
     let mut tidy = Tidy { jobs: jobs.clone(), prompt_id, left: Left::Job, inside: Some(jobs.enter().await) };
     let body = Value::Object(body);
     let ended = tokio::select! {
@@ -145,6 +153,7 @@ struct Follower<'a> {
     complete: bool,
     socket_savers: HashSet<String>,
     report: Report,
+    trace: &'a Trace,
     /// The one that runs.
     node: String,
     begun: Instant,
@@ -251,7 +260,11 @@ impl Follower<'_> {
     /// Notes an event; true when it is the last one.
     fn take(&mut self, event: Event) -> bool {
         match event {
-            Event::Started => self.report.queued = Some(self.begun.elapsed()),
+            Event::Started => {
+                let queued = self.begun.elapsed();
+                self.report.queued = Some(queued);
+                self.trace.started(queued);
+            }
             Event::Cached(nodes) => self.report.cached.extend(nodes),
             Event::Executing(node) => self.node = node,
             Event::Executed(node, output) => {

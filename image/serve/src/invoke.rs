@@ -14,13 +14,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::accept::{NotAcceptable, hopeless};
 use crate::app::App;
 use crate::health::Busy;
-use crate::job::{Done, Jobs, Submission};
+use crate::job::Done;
 use crate::kept::Content;
-use crate::outputs::File;
 use crate::problem::Problem;
 use crate::record::{self, Record};
 use crate::reply::{self, Wish};
-use crate::request::{self, Image, Options};
+use crate::request::{self, Options};
+use crate::upload::upload;
 
 /// How long the rest of a refused body is read: a caller that is cut off while it sends may never see the answer.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -123,11 +123,9 @@ async fn answer(
         true => tokio::task::spawn_blocking(move || request::parse(&body)).await.map_err(|_| crashed("reading"))??,
         false => request::parse(&body)?,
     };
-    let (submission, _uploads) = upload(&app.jobs, request.submission, request.images).await?;
+    let (submission, _uploads) = upload(&app.jobs, request).await?;
     let seed = request::seed(&submission.workflow);
-    let (mut done, turn) = app.jobs.run(&submission, wish.options.all).await?;
-    record.prompt_id = Some(done.prompt_id.clone());
-    record.queued = done.queued;
+    let (mut done, turn) = app.jobs.run(&submission, wish.options.all, &record.trace).await?;
     let outputs = std::mem::take(&mut done.outputs);
     let prompt_id = done.prompt_id.clone();
     let encoding = tokio::task::spawn_blocking(move || {
@@ -184,48 +182,4 @@ async fn drain(body: &mut Body, most: usize) {
             return;
         }
     }
-}
-
-/// Pictures that came with a request; removed when this is dropped.
-struct Uploads {
-    jobs: Jobs,
-    files: Vec<File>,
-}
-
-impl Drop for Uploads {
-    fn drop(&mut self) {
-        let (jobs, files) = (self.jobs.clone(), std::mem::take(&mut self.files));
-        if !files.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
-            self.jobs.chores.spawn(async move { jobs.disk.remove_uploads(&files).await });
-        }
-    }
-}
-
-/// Gives ComfyUI the pictures of a request, each under a name that no other request uses.
-async fn upload(jobs: &Jobs, submission: Submission, images: Vec<Image>) -> Result<(Submission, Uploads), Problem> {
-    let mut uploads = Uploads { jobs: jobs.clone(), files: Vec::new() };
-    if images.is_empty() {
-        return Ok((submission, uploads));
-    }
-    let mut workflow = submission.workflow.into_value();
-    let request = uuid::Uuid::new_v4().simple().to_string();
-    for image in images {
-        let stored = format!("{request}-{}", image.name);
-        if request::rename(&mut workflow, &image.name, &stored) == 0 {
-            let message = format!("no node names the picture {}; put its name into a LoadImage node", image.name);
-            return Err(Problem::bad_request("unused_image", message));
-        }
-        uploads.files.push(File { filename: stored.clone(), subfolder: String::new(), kind: "input".into() });
-        let answer = jobs.comfy.upload(&stored, &image.bytes).await.map_err(|cause| {
-            tracing::warn!("{cause}");
-            Problem::not_ready("ComfyUI does not take pictures; try again in a few seconds")
-        })?;
-        if !answer.status.is_success() {
-            let message = format!("ComfyUI answered {} to the picture {}", answer.status, image.name);
-            return Err(Problem::internal("comfyui_error", message));
-        }
-    }
-    let workflow = comfy_workflow::Workflow::from_value(workflow)
-        .map_err(|why| Problem::bad_request("invalid_workflow", why.to_string()))?;
-    Ok((Submission { workflow, ..submission }, uploads))
 }

@@ -19,6 +19,7 @@ use crate::kept::{Content, Fingerprint, Kept};
 use crate::line::Lines;
 use crate::outputs::{File, Found, Frame, Item, found, media_type};
 use crate::problem::Problem;
+use crate::record::Trace;
 
 /// Between two sweeps of the folders that jobs left.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -121,11 +122,12 @@ impl Jobs {
         &self,
         submission: &Submission,
         all: bool,
+        trace: &Trace,
     ) -> Result<(Done, OwnedSemaphorePermit), Problem> {
         let nodes: Vec<String> = submission.workflow.nodes().map(|(id, _)| id.to_owned()).collect();
         let mut prompt = submission.workflow.clone().into_value();
         let fingerprint: Fingerprint = Sha256::digest(prompt.to_string().as_bytes()).into();
-        let mut run = self.once(&prompt, &submission.extra).await?;
+        let mut run = follow::run(self, &prompt, &submission.extra, trace).await?;
         self.forget(&fingerprint, &run.report);
         let queued = run.report.queued;
         let wanted = wanted(&run.report, &nodes, all)?;
@@ -154,7 +156,7 @@ impl Jobs {
                 inputs.insert("_nonce".to_owned(), nonce.clone());
             }
         }
-        let run = self.once(&prompt, &submission.extra).await?;
+        let run = follow::run(self, &prompt, &submission.extra, trace).await?;
         self.forget(&fingerprint, &run.report);
         let again = self::wanted(&run.report, &nodes, all)?;
         let turn = self.turn().await?;
@@ -203,11 +205,6 @@ impl Jobs {
     async fn turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         turn.map_err(|_| Problem::internal("crashed", "nothing is converted any more; this is a defect of comfy-serve"))
-    }
-
-    /// Runs a prompt once, under ids of its own.
-    async fn once(&self, prompt: &Value, extra: &Map<String, Value>) -> Result<follow::Run, Problem> {
-        follow::run(self, prompt, extra).await
     }
 
     /// The bytes of an output; none when its file is gone.

@@ -9,7 +9,7 @@
 //! invoke    a request from arrival to answer    health   probes and the verdict for /ping
 //! request   body and options          (pure)    warmup   the first job of a new ComfyUI
 //! job       run, fetch, run again if gone       record, metrics   a log line and figures for each request
-//! follow    one prompt to its end
+//! follow    one prompt to its end               upload   pictures that come with a workflow
 //! comfy     ComfyUI's REST interface            accept     the Accept header                   (pure)
 //! line      its WebSocket, and spare ones       picture    decode, encode, remove texts        (pure)
 //! outputs   which output is the answer (pure)   multipart  several outputs in one body         (pure)
@@ -45,6 +45,7 @@ mod record;
 mod reply;
 mod request;
 mod serve;
+mod upload;
 mod warmup;
 
 pub use cli::{Cli, Command, DEFAULT_WARMUP, Health, Serve};

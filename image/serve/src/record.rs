@@ -1,6 +1,6 @@
 //! One line for each request: what happened and how long it took, and nothing of the prompt.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -10,6 +10,27 @@ use crate::metrics::Metrics;
 /// What is in the names of headers whose values are credentials.
 const SECRET: [&str; 9] =
     ["authorization", "cookie", "token", "secret", "key", "password", "credential", "signature", "oidc"];
+
+/// What is known of a request's job in ComfyUI from the moment on when it is known, so that it is also told of a request
+/// that fails or whose caller goes away.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trace(Arc<Mutex<(Option<String>, Option<Duration>)>>);
+
+impl Trace {
+    /// The job is submitted under this id; the last one counts when there are two.
+    pub(crate) fn submitted(&self, prompt_id: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(prompt_id.to_owned());
+    }
+
+    /// The job runs, after so long in the queue; the first one counts when there are two.
+    pub(crate) fn started(&self, queued: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.get_or_insert(queued);
+    }
+
+    fn get(&self) -> (Option<String>, Option<Duration>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// What is known of a request. Written when it is dropped, so that a request whose caller went away has its line too.
 #[derive(Debug)]
@@ -24,8 +45,7 @@ pub(crate) struct Record {
     pub(crate) request_bytes: usize,
     pub(crate) response_bytes: usize,
     pub(crate) content_type: String,
-    pub(crate) prompt_id: Option<String>,
-    pub(crate) queued: Option<Duration>,
+    pub(crate) trace: Trace,
 }
 
 impl Record {
@@ -41,8 +61,7 @@ impl Record {
             request_bytes: 0,
             response_bytes: 0,
             content_type: String::new(),
-            prompt_id: None,
-            queued: None,
+            trace: Trace::default(),
         }
     }
 
@@ -55,18 +74,19 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let took = self.begun.elapsed();
+        let (prompt_id, queued) = self.trace.get();
         tracing::info!(
             outcome = self.outcome,
             status = self.status,
             duration_ms = took.as_millis() as u64,
-            queue_ms = self.queued.map(|queued| queued.as_millis() as u64),
+            queue_ms = queued.map(|queued| queued.as_millis() as u64),
             request_bytes = self.request_bytes,
             response_bytes = self.response_bytes,
             content_type = self.content_type,
-            prompt_id = self.prompt_id,
+            prompt_id,
             "request"
         );
-        let queued = self.queued.map(|queued| queued.as_secs_f64());
+        let queued = queued.map(|queued| queued.as_secs_f64());
         self.metrics.answered(self.outcome, self.status, took.as_secs_f64(), queued, self.response_bytes as u64);
     }
 }

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use crate::cli::DEFAULT_WARMUP;
 use crate::job::Jobs;
 use crate::problem::Problem;
+use crate::record::Trace;
 use crate::request::{self, Request};
+use crate::upload::upload;
 
 /// How often a warm-up is tried that failed for no reason of its own.
 const TRIES: u32 = 3;
@@ -42,8 +44,8 @@ impl Warmup {
         let begun = Instant::now();
         tracing::info!("warming up");
         for attempt in 1..=TRIES {
-            match jobs.run(&self.0.submission, false).await {
-                Ok(_) => {
+            match self.once(jobs).await {
+                Ok(()) => {
                     tracing::info!(duration_ms = begun.elapsed().as_millis() as u64, "warm");
                     return;
                 }
@@ -54,6 +56,11 @@ impl Warmup {
                 Err(problem) => return report(&problem),
             }
         }
+    }
+
+    async fn once(&self, jobs: &Jobs) -> Result<(), Problem> {
+        let (submission, _uploads) = upload(jobs, self.0.clone()).await?;
+        jobs.run(&submission, false, &Trace::default()).await.map(drop)
     }
 }
 

@@ -92,6 +92,31 @@ async fn attributes_tell_about_the_job() {
 }
 
 #[tokio::test]
+async fn the_log_tells_about_the_job_of_a_request_that_failed() {
+    let comfyui = Comfyui::start().await;
+    let server = Server::ready(&comfyui, &["--invocation-timeout", "1.5"]).await;
+    let mut failing = flat(1);
+    failing["2"] = json!({"class_type": "TestFail", "inputs": {"image": ["1", 0], "message": "boom", "seed": 1}});
+    failing["9"]["inputs"]["images"] = json!(["2", 0]);
+    assert_eq!(server.invoke(None, &failing).await.status, 422);
+    assert_eq!(server.invoke(None, &slow(2, 60.0)).await.status, 504);
+    assert!(comfyui.clean().await);
+    assert!(crate::harness::abandon(&server, &slow(3, 60.0), Duration::from_millis(800)).await);
+    assert!(soon(async || server.requests().len() == 3).await);
+    let requests = server.requests();
+    for (line, outcome) in requests.iter().zip(["execution_failed", "timeout", "client_gone"]) {
+        assert_eq!(line["outcome"], outcome);
+        assert_eq!(line["prompt_id"].as_str().map(str::len), Some(36), "{line}");
+        assert!(line["queue_ms"].as_u64().is_some_and(|queued| queued < 1000), "{line}");
+    }
+    // One that never became a job has neither.
+    assert_eq!(server.post(&[], "{").await.status, 400);
+    assert!(soon(async || server.requests().len() == 4).await);
+    let line = server.requests().pop().expect("a line");
+    assert!(line.get("prompt_id").is_none_or(Value::is_null) && line.get("queue_ms").is_none_or(Value::is_null));
+}
+
+#[tokio::test]
 async fn an_envelope_as_the_page_sends_it() {
     let comfyui = Comfyui::start().await;
     let server = Server::ready(&comfyui, &[]).await;

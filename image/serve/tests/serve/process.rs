@@ -114,6 +114,28 @@ async fn requests_before_comfyui_is_up_are_told_to_wait() {
 }
 
 #[tokio::test]
+async fn the_warmup_may_bring_pictures() {
+    use base64::Engine;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("warmup.json");
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::DynamicImage::new_rgb8(8, 8).write_to(&mut png, image::ImageFormat::Png).expect("encodes");
+    let picture = base64::engine::general_purpose::STANDARD.encode(png.into_inner());
+    let warmup = json!({
+        "prompt": {
+            "1": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
+            "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "i"}},
+        },
+        "images": [{"name": "in.png", "data": picture}],
+    });
+    std::fs::write(&path, warmup.to_string()).expect("written");
+    let comfyui = Comfyui::start().await;
+    let server = Server::ready(&comfyui, &["--warmup", &path.display().to_string()]).await;
+    assert!(server.lines().iter().any(|line| line.contains("\"warm\"")), "{:?}", server.lines());
+    assert!(comfyui.clean().await, "left: {:?}", comfyui.left_files());
+}
+
+#[tokio::test]
 async fn ping_says_200_only_when_warm() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("warmup.json");
