@@ -152,7 +152,8 @@ fn hopeless_headers() {
         (Some("*/*;q=0"), true),
         (Some("image/png;q=0"), true),
         (Some("application/json, image/*;q=0"), true),
-        (Some("font/woff, model/obj;q=0.4"), true),
+        (Some("model/gltf-binary"), false),
+        (Some("font/woff, chemical/x-pdb;q=0.4"), true),
         (Some("image/png;q=0, image/png"), true),
         (
             Some(
