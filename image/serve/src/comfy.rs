@@ -1,5 +1,7 @@
 //! ComfyUI's REST and WebSocket interface, as much of it as is needed.
 
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,9 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::{Value, json};
 
 use crate::buffers::Buffer;
 use crate::outputs::File;
@@ -24,6 +28,8 @@ const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// How much of an answer is read at a time, in bytes, into a buffer that stays in the processor's cache, as a picture is
 /// put into its place from there. Left alone it grows until it does not.
 const READ: usize = 128 * 1024;
+/// JSON of more bytes is parsed and written on a thread of its own, so that /ping is not held up.
+pub(crate) const LARGE: usize = 64 * 1024;
 /// Largest answer that is read, in bytes: a picture of 8192x8192 that does not compress.
 const LARGEST: usize = 256 * 1024 * 1024;
 
@@ -43,17 +49,6 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-}
-
-/// What is known about a job.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Look {
-    /// It ended; its history entry.
-    Ended(Value),
-    /// It waits or runs.
-    Queued,
-    /// ComfyUI does not know it.
-    Unknown,
 }
 
 /// A ComfyUI.
@@ -114,13 +109,14 @@ impl Comfy {
         self.call(Method::GET, path, None, Bytes::new(), limit).await
     }
 
-    /// A GET whose answer is a JSON object.
-    async fn object(&self, path: &str) -> Result<Map<String, Value>, Unreachable> {
-        let answer = self.get(path, CALL).await?;
-        match serde_json::from_slice(&answer.body) {
-            Ok(Value::Object(object)) if answer.status.is_success() => Ok(object),
-            _ => Err(Unreachable::Silent(format!("{path} answered {}", answer.status))),
-        }
+    /// A GET whose answer is JSON.
+    async fn json<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T, Unreachable> {
+        let Answer { status, body, .. } = self.get(path, CALL).await?;
+        let parsed = match body.len() > LARGE {
+            true => tokio::task::spawn_blocking(move || serde_json::from_slice(&body).ok()).await.unwrap_or_default(),
+            false => serde_json::from_slice(&body).ok(),
+        };
+        parsed.filter(|_| status.is_success()).ok_or_else(|| Unreachable::Silent(format!("{path} answered {status}")))
     }
 
     /// Whether it answers; HEAD /prompt is the cheapest question.
@@ -137,8 +133,8 @@ impl Comfy {
 
     /// POST /prompt. The answer is judged by the caller, who also sets the time limit: a ComfyUI that is frozen takes
     /// the request when it thaws.
-    pub(crate) async fn submit(&self, body: &Value) -> Result<Answer, Unreachable> {
-        self.call(Method::POST, "/prompt", Some("application/json"), body.to_string().into(), NO_LIMIT).await
+    pub(crate) async fn submit(&self, body: Bytes) -> Result<Answer, Unreachable> {
+        self.call(Method::POST, "/prompt", Some("application/json"), body, NO_LIMIT).await
     }
 
     /// POST /upload/image: a picture for LoadImage, under a name in the input directory.
@@ -159,32 +155,20 @@ impl Comfy {
     }
 
     /// How many jobs wait or run, anybody's.
-    pub(crate) async fn remaining(&self) -> Result<u64, Unreachable> {
-        let info = self.object("/prompt").await?;
-        let remaining = info.get("exec_info").and_then(|info| info.get("queue_remaining")).and_then(Value::as_u64);
-        remaining.ok_or_else(|| Unreachable::Silent("/prompt does not say how many jobs there are".into()))
+    pub(crate) async fn remaining(&self) -> Result<usize, Unreachable> {
+        Ok(self.json::<Info>("/prompt").await?.exec_info.queue_remaining)
     }
 
-    /// Where a job is. A job moves from the queue to the history between two questions, so the history is asked twice.
-    pub(crate) async fn look(&self, prompt_id: &str) -> Result<Look, Unreachable> {
-        if let Some(entry) = self.history(prompt_id).await? {
-            return Ok(Look::Ended(entry));
-        }
-        let queue = self.object("/queue").await?;
-        let listed = ["queue_running", "queue_pending"]
-            .iter()
-            .filter_map(|list| queue.get(*list)?.as_array())
-            .flatten()
-            .any(|job| job.get(1).and_then(Value::as_str) == Some(prompt_id));
-        if listed {
-            return Ok(Look::Queued);
-        }
-        Ok(self.history(prompt_id).await?.map_or(Look::Unknown, Look::Ended))
+    /// The ids of the jobs that wait or run, anybody's. They come with all their workflows.
+    pub(crate) async fn queued(&self) -> Result<HashSet<String>, Unreachable> {
+        let Listed { queue_running, queue_pending } = self.json("/queue").await?;
+        Ok(queue_running.into_iter().chain(queue_pending).map(|job| job.0).collect())
     }
 
-    /// The history entry; none while the job waits or runs.
+    /// The history entry, without the workflow; none while the job waits or runs.
     pub(crate) async fn history(&self, prompt_id: &str) -> Result<Option<Value>, Unreachable> {
-        Ok(self.object(&format!("/history/{prompt_id}")).await?.remove(prompt_id))
+        let mut entries: HashMap<String, Entry> = self.json(&format!("/history/{prompt_id}")).await?;
+        Ok(entries.remove(prompt_id).map(|Entry { outputs, status }| json!({"outputs": outputs, "status": status})))
     }
 
     /// Forgets a history entry: ten thousand are kept otherwise, each with its whole workflow.
@@ -215,6 +199,58 @@ impl Comfy {
         let path = format!("/view?filename={name}&subfolder={folder}&type={kind}");
         self.get(&path, TRANSFER).await
     }
+}
+
+/// The answer of /prompt.
+#[derive(Deserialize)]
+struct Info {
+    exec_info: ExecInfo,
+}
+
+#[derive(Deserialize)]
+struct ExecInfo {
+    queue_remaining: usize,
+}
+
+/// The answer of /queue.
+#[derive(Deserialize)]
+struct Listed {
+    queue_running: Vec<Job>,
+    queue_pending: Vec<Job>,
+}
+
+/// The id of a job in the queue: `[number, id, workflow, extra data, output nodes]`. The rest, which can be megabytes, is
+/// read over.
+struct Job(String);
+
+impl<'de> Deserialize<'de> for Job {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Job;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a job in ComfyUI's queue")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Job, A::Error> {
+                parts.next_element::<IgnoredAny>()?;
+                let id = parts.next_element::<Value>()?.unwrap_or_default();
+                while parts.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Job(id.as_str().unwrap_or_default().to_owned()))
+            }
+        }
+        deserializer.deserialize_seq(Parts)
+    }
+}
+
+/// What matters of a history entry.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    outputs: Value,
+    #[serde(default)]
+    status: Value,
 }
 
 /// A body as one piece, put into its place as it comes: collecting it first would take twice the memory.
@@ -288,6 +324,16 @@ mod tests {
         assert_eq!(whole(full(), 3).await.as_deref(), Ok(b"abc".as_slice()));
         assert!(whole(frames(&[b"ab", b"", b"c"]), 2).await.is_err_and(|why| why.contains("longer than 2")));
         assert!(whole(full(), 2).await.is_err_and(|why| why.contains("longer than 2")));
+    }
+
+    #[test]
+    fn of_a_queue_only_the_ids_are_kept() {
+        let job = |id: Value| json!([3, id, {"1": {"class_type": "A"}}, {"client_id": "x"}, ["1"]]);
+        let text = json!({"queue_running": [job(json!("a"))], "queue_pending": [job(json!("b")), job(json!(5)), []]});
+        let listed: Listed = serde_json::from_value(text).expect("a queue");
+        let ids: Vec<String> = listed.queue_running.into_iter().chain(listed.queue_pending).map(|job| job.0).collect();
+        assert_eq!(ids, ["a", "b", "", ""]);
+        assert!(serde_json::from_value::<Listed>(json!({"queue_running": [5], "queue_pending": []})).is_err());
     }
 
     #[test]

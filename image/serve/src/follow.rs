@@ -1,27 +1,28 @@
 //! One prompt in ComfyUI, from submission to its end, however the end becomes known; and nothing of it left there.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedRwLockReadGuard, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::comfy::{Answer, Comfy, Look, Unreachable};
+use crate::comfy::{Answer, Unreachable};
 use crate::explain;
 use crate::job::{Jobs, Presence, Report};
 use crate::line::{Event, Line, strings};
 use crate::outputs::{File, files};
 use crate::problem::Problem;
+use crate::prompt::Prompt;
+use crate::queue::{Look, Taken};
 use crate::record::Trace;
 
 /// Between two looks into the history while the socket is there, which tells the end by itself.
 const LOOK: Duration = Duration::from_secs(1);
 /// Without the socket.
 const LOOK_OFTEN: Duration = Duration::from_millis(100);
-/// Between two looks into the queue as well, for jobs that somebody else removed. The queue comes with all workflows
-/// in it.
+/// Between two looks for the job in the queue as well, in case that somebody else removed it.
 const LOOK_AT_QUEUE: Duration = Duration::from_secs(3);
 /// How long the history entry may take after the message of the end. 784 ms were measured between the message of
 /// success and the entry after a start of ComfyUI.
@@ -32,11 +33,10 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(250);
 const ABSENCES: u32 = 3;
 /// How long a cancelled job is pursued: until the model that it loads is loaded, or a frozen ComfyUI thaws.
 const PURSUIT: Duration = Duration::from_secs(300);
+/// After so long it is asked for less often: it will take its time.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A job that is not there so many looks in a row, half a second apart, is not coming any more.
 const UNKNOWNS: u32 = 4;
-
-/// The class whose pictures come on the socket and nowhere else.
-const SOCKET_SAVER: &str = "SaveImageWebsocket";
 
 /// A prompt that ended well. What it left in ComfyUI is cleaned up when this is dropped.
 pub(crate) struct Run {
@@ -55,12 +55,7 @@ impl Run {
 }
 
 /// Submits a prompt under ids of its own, and follows it to its end.
-pub(crate) async fn run(
-    jobs: &Jobs,
-    prompt: &Value,
-    extra: &Map<String, Value>,
-    trace: &Trace,
-) -> Result<Run, Problem> {
+pub(crate) async fn run(jobs: &Jobs, prompt: &Prompt, trace: &Trace) -> Result<Run, Problem> {
     let mut presence = jobs.presence.clone();
     let present = presence.as_ref().map(|presence| *presence.borrow());
     if present.is_some_and(|presence| !presence.up) {
@@ -71,20 +66,14 @@ pub(crate) async fn run(
     // Opened first, so that no message is missed. Without it the history tells the end.
     let line = jobs.lines.take().await;
     let client_id = line.as_ref().map_or_else(|| uuid::Uuid::new_v4().to_string(), |line| line.client_id.clone());
-    let mut body = extra.clone();
-    body.insert("prompt".to_owned(), prompt.clone());
-    body.insert("prompt_id".to_owned(), prompt_id.clone().into());
-    body.insert("client_id".to_owned(), client_id.into());
-    let classes = prompt.as_object().into_iter().flatten().filter_map(|(id, node)| {
-        let class = node.get("class_type")?.as_str()?;
-        (class == SOCKET_SAVER).then(|| id.clone())
-    });
+    let body = prompt.body(&prompt_id, &client_id);
     let mut follower = Follower {
-        comfy: &jobs.comfy,
+        jobs,
+        taken: None,
         prompt_id: prompt_id.clone(),
         complete: line.is_some(),
         line,
-        socket_savers: classes.collect(),
+        socket_savers: &prompt.socket_savers,
         report: Report::default(),
         trace,
         node: String::new(),
@@ -93,14 +82,13 @@ pub(crate) async fn run(
     };
     trace.submitted(&prompt_id);
     let mut tidy = Tidy { jobs: jobs.clone(), prompt_id, left: Left::Job, inside: Some(jobs.enter().await) };
-    let body = Value::Object(body);
     let ended = tokio::select! {
-        ended = follower.follow(&body) => ended,
+        ended = follower.follow(body) => ended,
         () = gone(&mut presence, present) => Err(Stop::Nowhere(Problem::lost("ComfyUI ended while the job ran; it is being restarted"))),
     };
     let mut report = follower.report;
     if !follower.complete {
-        report.lost = follower.socket_savers.into_iter().collect();
+        report.lost = prompt.socket_savers.clone();
     }
     match ended {
         Ok(()) => {
@@ -146,12 +134,14 @@ enum Verdict {
 }
 
 struct Follower<'a> {
-    comfy: &'a Comfy,
+    jobs: &'a Jobs,
     prompt_id: String,
+    /// Since ComfyUI said that it took the job.
+    taken: Option<Taken>,
     line: Option<Line>,
     /// Every message since the submission was seen.
     complete: bool,
-    socket_savers: HashSet<String>,
+    socket_savers: &'a [String],
     report: Report,
     trace: &'a Trace,
     /// The one that runs.
@@ -161,8 +151,8 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn follow(&mut self, body: &Value) -> Result<(), Stop> {
-        let mut submission = std::pin::pin!(self.comfy.submit(body));
+    async fn follow(&mut self, body: Bytes) -> Result<(), Stop> {
+        let mut submission = std::pin::pin!(self.jobs.comfy.submit(body));
         // Whether ComfyUI's answer is outstanding; and whether it got lost, so that the job may be there or not.
         let (mut pending, mut unsure) = (true, false);
         let (mut absences, mut unknowns) = (0, 0);
@@ -242,16 +232,18 @@ impl Follower<'_> {
         }
     }
 
-    /// Into the history, and into the queue when asked to; a job that was not looked for there counts as queued.
+    /// Into the history, and for the job in the queue when asked to; one that was not looked for there counts as queued.
     async fn look(&self, with_queue: bool) -> Result<Look, Unreachable> {
-        match with_queue {
-            true => self.comfy.look(&self.prompt_id).await,
-            false => Ok(self.comfy.history(&self.prompt_id).await?.map_or(Look::Queued, Look::Ended)),
+        match (with_queue, &self.taken) {
+            (true, Some(taken)) => self.jobs.queue.check(&self.prompt_id, taken).await,
+            (true, None) => self.jobs.queue.look(&self.prompt_id).await,
+            (false, _) => Ok(self.jobs.comfy.history(&self.prompt_id).await?.map_or(Look::Queued, Look::Ended)),
         }
     }
 
     /// ComfyUI took the prompt, or the valid part of it.
     fn accepted(&mut self, answer: &Answer) {
+        self.taken = Some(self.jobs.queue.taken());
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let errors = body.get("node_errors").and_then(Value::as_object);
         self.report.invalid_nodes = errors.into_iter().flatten().map(|(id, _)| id.clone()).collect();
@@ -293,7 +285,7 @@ impl Follower<'_> {
         }
         let begun = Instant::now();
         while begun.elapsed() < ENTRY_LIMIT {
-            match self.comfy.history(&self.prompt_id).await {
+            match self.jobs.comfy.history(&self.prompt_id).await {
                 Ok(Some(entry)) => return self.ended(&entry),
                 Ok(None) => {}
                 Err(cause) => tracing::debug!(%cause, "no history"),
@@ -379,8 +371,13 @@ async fn pursue(jobs: &Jobs, prompt_id: &str) {
     let mut unknowns = 0;
     while begun.elapsed() < PURSUIT {
         jobs.comfy.cancel(prompt_id).await;
-        sleep(Duration::from_millis(if unknowns == 0 && begun.elapsed() < LOOK { 100 } else { 500 })).await;
-        match jobs.comfy.look(prompt_id).await {
+        let pause = match begun.elapsed() {
+            soon if soon < LOOK && unknowns == 0 => LOOK_OFTEN,
+            late if late > PATIENCE && unknowns == 0 => PATIENCE / 5,
+            _ => LOOK / 2,
+        };
+        sleep(pause).await;
+        match jobs.queue.look(prompt_id).await {
             Ok(Look::Ended(entry)) => {
                 let none = Map::new();
                 let outputs = entry.get("outputs").and_then(Value::as_object).unwrap_or(&none);

@@ -13,10 +13,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::accept::{NotAcceptable, hopeless};
 use crate::app::App;
+use crate::comfy::LARGE;
 use crate::health::Busy;
 use crate::job::Done;
 use crate::kept::Content;
 use crate::problem::Problem;
+use crate::prompt::Prompt;
 use crate::record::{self, Record};
 use crate::reply::{self, Wish};
 use crate::request::{self, Options};
@@ -24,8 +26,6 @@ use crate::upload::upload;
 
 /// How long the rest of a refused body is read: a caller that is cut off while it sends may never see the answer.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Bodies of more bytes are parsed on a thread of their own, so that /ping is not held up.
-const LARGE: usize = 64 * 1024;
 
 /// Answers a request, whatever happens.
 pub(crate) async fn invoke(app: Arc<App>, request: Request) -> Response {
@@ -119,13 +119,14 @@ async fn answer(
     let _admission = admit(app)?;
     let body = read(headers, body, app.max_body).await?;
     (record.request_bytes, record.received) = (body.len(), true);
-    let request = match body.len() > LARGE {
+    let large = body.len() > LARGE;
+    let request = match large {
         true => tokio::task::spawn_blocking(move || request::parse(&body)).await.map_err(|_| crashed("reading"))??,
         false => request::parse(&body)?,
     };
     let (submission, _uploads) = upload(&app.jobs, request).await?;
-    let seed = request::seed(&submission.workflow);
-    let (mut done, turn) = app.jobs.run(&submission, wish.options.all, &record.trace).await?;
+    let prompt = Prompt::new(submission, large).await?;
+    let (mut done, turn) = app.jobs.run(&prompt, wish.options.all, &record.trace).await?;
     let outputs = std::mem::take(&mut done.outputs);
     let prompt_id = done.prompt_id.clone();
     let encoding = tokio::task::spawn_blocking(move || {
@@ -137,7 +138,7 @@ async fn answer(
     let (content, took) = (content?, record.elapsed());
     app.pace.note(took.saturating_sub(done.queued.unwrap_or_default()));
     let done = Done { outputs, ..done };
-    Ok((reply::headers(&done, seed.as_deref(), &content.content_type, took), content))
+    Ok((reply::headers(&done, prompt.seed.as_deref(), &content.content_type, took), content))
 }
 
 fn crashed(doing: &str) -> Problem {

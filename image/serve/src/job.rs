@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::http::{StatusCode, header};
 use comfy_workflow::Workflow;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +18,8 @@ use crate::kept::{Content, Fingerprint, Kept};
 use crate::line::Lines;
 use crate::outputs::{File, Found, Frame, Item, found, media_type};
 use crate::problem::Problem;
+use crate::prompt::Prompt;
+use crate::queue::Queue;
 use crate::record::Trace;
 
 /// Between two sweeps of the folders that jobs left.
@@ -80,6 +81,7 @@ pub(crate) struct Presence {
 pub(crate) struct Jobs {
     pub(crate) comfy: Comfy,
     pub(crate) lines: Lines,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) disk: Arc<Disk>,
     /// Read by each job for as long as it may be in ComfyUI.
     inside: Arc<RwLock<()>>,
@@ -102,6 +104,7 @@ impl Jobs {
     ) -> Self {
         Jobs {
             lines: Lines::new(comfy.clone()),
+            queue: Arc::new(Queue::new(comfy.clone())),
             comfy,
             disk: Arc::new(Disk::new(directories)),
             inside: Arc::default(),
@@ -120,22 +123,20 @@ impl Jobs {
     /// conversions at a time would not be faster, and what waits for its turn waits on ComfyUI's disk, not in memory.
     pub(crate) async fn run(
         &self,
-        submission: &Submission,
+        prompt: &Prompt,
         all: bool,
         trace: &Trace,
     ) -> Result<(Done, OwnedSemaphorePermit), Problem> {
-        let nodes: Vec<String> = submission.workflow.nodes().map(|(id, _)| id.to_owned()).collect();
-        let mut prompt = submission.workflow.clone().into_value();
-        let fingerprint: Fingerprint = Sha256::digest(prompt.to_string().as_bytes()).into();
-        let mut run = follow::run(self, &prompt, &submission.extra, trace).await?;
-        self.forget(&fingerprint, &run.report);
+        let (nodes, fingerprint) = (&prompt.nodes, &prompt.fingerprint);
+        let mut run = follow::run(self, prompt, trace).await?;
+        self.forget(fingerprint, &run.report);
         let queued = run.report.queued;
-        let wanted = wanted(&run.report, &nodes, all)?;
+        let wanted = wanted(&run.report, nodes, all)?;
         let mut fetched = Vec::with_capacity(wanted.len());
         let mut gone = Vec::new();
         let turn = self.turn().await?;
         for found in &wanted {
-            let output = self.fetch(found, &run.report, &fingerprint).await?;
+            let output = self.fetch(found, &run.report, fingerprint).await?;
             if output.is_none() {
                 gone.push(found.node.clone());
             }
@@ -149,16 +150,10 @@ impl Jobs {
         }
         // Others need not wait while these nodes run.
         drop(turn);
-        // An input that no node knows changes what ComfyUI's cache goes by, so only these nodes run again.
-        let nonce = Value::String(run.finish(self));
-        for node in &gone {
-            if let Some(inputs) = prompt.get_mut(node).and_then(|node| node.get_mut("inputs")?.as_object_mut()) {
-                inputs.insert("_nonce".to_owned(), nonce.clone());
-            }
-        }
-        let run = follow::run(self, &prompt, &submission.extra, trace).await?;
-        self.forget(&fingerprint, &run.report);
-        let again = self::wanted(&run.report, &nodes, all)?;
+        let again = prompt.again(gone.clone(), run.finish(self)).await?;
+        let run = follow::run(self, &again, trace).await?;
+        self.forget(fingerprint, &run.report);
+        let again = self::wanted(&run.report, nodes, all)?;
         let turn = self.turn().await?;
         let mut outputs = Vec::with_capacity(again.len());
         for found in &again {
@@ -167,7 +162,7 @@ impl Jobs {
             let same = before.find_map(|(other, output)| (other == found).then(|| output.clone()).flatten());
             let output = match same {
                 Some(output) => Some(output),
-                None => self.fetch(found, &run.report, &fingerprint).await?,
+                None => self.fetch(found, &run.report, fingerprint).await?,
             };
             outputs.push(output.ok_or_else(|| {
                 Problem::internal("output_gone", format!("the output of node {} was made, but is gone", found.node))

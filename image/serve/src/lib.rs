@@ -10,6 +10,7 @@
 //! request   body and options          (pure)    warmup   the first job of a new ComfyUI
 //! job       run, fetch, run again if gone       record, metrics   a log line and figures for each request
 //! follow    one prompt to its end               upload   pictures that come with a workflow
+//! prompt    a workflow as it is sent            queue    whether a job is still there
 //! comfy     ComfyUI's REST interface            accept     the Accept header                   (pure)
 //! line      its WebSocket, and spare ones       picture    decode, encode, remove texts        (pure)
 //! outputs   which output is the answer (pure)   multipart  several outputs in one body         (pure)
@@ -41,6 +42,8 @@ pub mod multipart;
 mod outputs;
 pub mod picture;
 mod problem;
+mod prompt;
+mod queue;
 mod record;
 mod reply;
 mod request;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::cli::DEFAULT_WARMUP;
 use crate::job::Jobs;
 use crate::problem::Problem;
+use crate::prompt::Prompt;
 use crate::record::Trace;
 use crate::request::{self, Request};
 use crate::upload::upload;
@@ -60,7 +61,8 @@ impl Warmup {
 
     async fn once(&self, jobs: &Jobs) -> Result<(), Problem> {
         let (submission, _uploads) = upload(jobs, self.0.clone()).await?;
-        jobs.run(&submission, false, &Trace::default()).await.map(drop)
+        let prompt = Prompt::new(submission, true).await?;
+        jobs.run(&prompt, false, &Trace::default()).await.map(drop)
     }
 }
 

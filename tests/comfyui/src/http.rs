@@ -301,6 +301,7 @@ fn enqueue(life: &Life, said: Value, seen: &mut SeenPrompt) -> Result<Response, 
 }
 
 async fn queue(State(life): Shared) -> Response {
+    life.seen.queue_looks.fetch_add(1, Ordering::SeqCst);
     let shown = lock(&life.work).queue.shown();
     json(StatusCode::OK, &shown)
 }

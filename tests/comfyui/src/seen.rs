@@ -37,6 +37,8 @@ pub struct Counts {
     pub nodes_run: u64,
     /// `GET /view`
     pub views: u64,
+    /// `GET /queue`
+    pub queue_looks: u64,
     /// WebSockets that were opened.
     pub sockets_opened: u64,
     /// WebSockets that are open now.
@@ -57,6 +59,7 @@ pub(crate) struct Seen {
     prompt_count: AtomicU64,
     pub ended: AtomicU64,
     pub nodes_run: AtomicU64,
+    pub queue_looks: AtomicU64,
     view_count: AtomicU64,
     sockets_opened: AtomicU64,
     sockets_open: AtomicUsize,
@@ -114,6 +117,7 @@ impl Seen {
             ended: self.ended.load(SeqCst),
             nodes_run: self.nodes_run.load(SeqCst),
             views: self.view_count.load(SeqCst),
+            queue_looks: self.queue_looks.load(SeqCst),
             sockets_opened: self.sockets_opened.load(SeqCst),
             sockets_open: self.sockets_open.load(SeqCst),
             requests: self.requests.load(SeqCst),

@@ -6,6 +6,7 @@ mod documented;
 mod files;
 mod harness;
 mod invocations;
+mod large;
 mod process;
 mod proxy;
 mod rules;
