@@ -25,6 +25,9 @@ fn answer(status: u16, body: &'static str) -> Answer {
     Answer { status, headers: &[("x-amzn-requestid", "req-1"), ("x-amz-request-id", "req-1")], body }
 }
 
+/// Headers of an answer whose body breaks off.
+const CUT: &[(&str, &str)] = &[("x-cut", "10")];
+
 /// A request as the stand-in saw it: head and body.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -77,7 +80,7 @@ async fn serve(stream: TcpStream, answers: Arc<Mutex<VecDeque<Answer>>>, log: Lo
     let text = format!(
         "HTTP/1.1 {} X\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
         next.status,
-        next.body.len()
+        next.body.len() + if next.headers == CUT { 10 } else { 0 }
     );
     stream.get_mut().write_all(text.as_bytes()).await?;
     stream.get_mut().shutdown().await
@@ -196,6 +199,31 @@ async fn who_sends_parts_hears_at_once_that_they_are_too_many() {
     assert_eq!(log.len(), 1, "the SDK must not repeat it");
     // Loopback: nothing on the way could change it, and the checksum is compared anyway.
     assert_eq!(log[0].header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
+}
+
+#[tokio::test]
+async fn a_small_object_whose_bytes_break_off_is_asked_for_again() {
+    let cut = || Answer { status: 200, headers: CUT, body: "the be" };
+    let (cloud, log) = stand_in(vec![cut(), cut(), answer(200, "the whole")]).await;
+    assert_eq!(cloud.objects.get("b", "k").await.unwrap().unwrap(), "the whole");
+    assert_eq!(log.lock().unwrap().len(), 3);
+    let (cloud, log) = stand_in(vec![cut(), cut(), cut()]).await;
+    let error = cloud.objects.get("b", "k").await.unwrap_err();
+    assert!(error.to_string().contains("cannot read s3://b/k") && error.kind() == Kind::Failed, "{error}");
+    assert_eq!(log.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_head_tells_what_encrypts() {
+    const KMS: &[(&str, &str)] =
+        &[("x-amz-server-side-encryption", "aws:kms"), ("x-amz-server-side-encryption-aws-kms-key-id", "arn:key")];
+    for (headers, with) in
+        [(KMS, Some("arn:key")), (&[("x-amz-server-side-encryption", "AES256")], Some("AES256")), (&[], None)]
+    {
+        let (cloud, _) = stand_in(vec![Answer { status: 200, headers, body: "" }]).await;
+        let head = cloud.objects.head("b", "k").await.unwrap().unwrap();
+        assert_eq!(head.encrypted_with.as_deref(), with);
+    }
 }
 
 #[tokio::test]
