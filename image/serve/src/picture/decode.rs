@@ -43,17 +43,17 @@
 //! Of the photo's 3.6 some 2.2 are the race of [`super::deflate`]; all of fdeflate takes 5.0. With six runners instead of four,
 //! and small coefficients coded by one look, PNG to JPEG took 8.1 ms instead of 8.9 (2026-11-29, Zen 3).
 //!
-//! PNG to JPEG q90 by content, Pillow (optimized) and ours with png in the same run, of 2026-11-23:
+//! PNG to JPEG q90 by content, Pillow (optimized) and ours in the same run, of 2026-11-30 (two cores of an Intel Xeon):
 //!
 //! | content | ms | ms | bytes | bytes | PSNR dB | PSNR dB |
 //! | --- | --- | --- | --- | --- | --- | --- |
-//! | flat | 16.5 | 2.3 | 6,431 | 6,431 | inf | inf |
-//! | gradient | 13.5 | 4.7 | 33,946 | 34,002 | 51.12 | 51.12 |
-//! | half text, half photo | 25.8 | 7.0 | 533,465 | 533,366 | 33.75 | 33.75 |
-//! | little grain | 23.3 | 7.5 | 119,204 | 119,175 | 41.21 | 41.21 |
-//! | no grain | 25.4 | 11.3 | 43,749 | 43,930 | 50.20 | 50.20 |
-//! | noise | 35.2 | 11.3 | 668,510 | 668,586 | 18.57 | 18.57 |
-//! | text | 20.7 | 5.5 | 578,635 | 578,974 | 38.94 | 38.95 |
+//! | flat | 18.9 | 5.6 | 6,431 | 6,431 | inf | inf |
+//! | gradient | 17.5 | 8.6 | 33,946 | 34,002 | 51.12 | 51.12 |
+//! | half text, half photo | 38.3 | 12.3 | 533,465 | 533,537 | 33.75 | 33.75 |
+//! | little grain | 44.2 | 18.2 | 119,204 | 119,175 | 41.21 | 41.21 |
+//! | no grain | 35.6 | 20.1 | 43,749 | 43,930 | 50.20 | 50.20 |
+//! | noise | 56.1 | 10.1 | 668,510 | 668,710 | 18.57 | 18.57 |
+//! | text | 29.5 | 8.0 | 578,635 | 579,129 | 38.94 | 38.95 |
 //!
 //! A PNG of 8192x8192 without alpha takes the process to 203 MiB at most, of which its pixels are 192.
 
