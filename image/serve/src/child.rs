@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::cli::Comfyui;
 use crate::disk;
 use crate::job::Presence;
+use crate::orphans::Supervised;
 
 /// Pauses before the next starts; the last one is repeated.
 const PAUSES: [Duration; 6] = [
@@ -41,6 +42,7 @@ pub(crate) async fn keep_running(
     comfyui: Comfyui,
     presence: watch::Sender<Presence>,
     mut stop: watch::Receiver<bool>,
+    supervised: Supervised,
 ) -> io::Result<()> {
     let Some(command) = comfyui.command.clone() else { return Ok(()) };
     let mut failures = 0;
@@ -51,7 +53,13 @@ pub(crate) async fn keep_running(
             tracing::warn!(path = %output.display(), %cause, "cannot empty ComfyUI's output directory");
         }
         let begun = Instant::now();
-        let ended = match start(&command) {
+        let started = {
+            let mut supervised = supervised.lock();
+            let started = start(&command);
+            *supervised = started.as_ref().ok().and_then(|running| running.group);
+            started
+        };
+        let ended = match started {
             Ok(mut running) => {
                 presence.send_modify(|presence| *presence = Presence { up: true, starts: presence.starts + 1 });
                 let status = tokio::select! {
@@ -59,6 +67,10 @@ pub(crate) async fn keep_running(
                     _ = stop.wait_for(|stop| *stop) => None,
                 };
                 presence.send_modify(|presence| presence.up = false);
+                if status.is_some() {
+                    // Its number may be another's now.
+                    *supervised.lock() = None;
+                }
                 let Some(status) = status else {
                     return running.end().await;
                 };

@@ -6,6 +6,7 @@
 //!
 //! cli       options and environment             serve    life of the process: listen, stop within 30 s
 //! app       what requests share, routes         child    ComfyUI's process: restarts, output, end
+//!                                               orphans  what processes leave to process 1
 //! invoke    a request from arrival to answer    health   probes and the verdict for /ping
 //! request   body and options          (pure)    warmup   the first job of a new ComfyUI
 //! job       run, fetch, run again if gone       record, metrics   a log line and figures for each request
@@ -39,6 +40,7 @@ mod kept;
 mod line;
 mod metrics;
 pub mod multipart;
+mod orphans;
 mod outputs;
 pub mod picture;
 mod problem;

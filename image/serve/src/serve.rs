@@ -17,6 +17,7 @@ use crate::comfy::Comfy;
 use crate::health::Health;
 use crate::job::Presence;
 use crate::metrics;
+use crate::orphans::Supervised;
 
 /// How long requests in flight may take after SIGTERM. SageMaker kills after 30 seconds, and ComfyUI takes up to 4.5.
 const GRACE: Duration = Duration::from_secs(23);
@@ -51,7 +52,10 @@ pub async fn run(options: Serve) -> io::Result<()> {
     let (stop_serving, mut serving) = watch::channel(false);
     let (stop_comfyui, keeping) = watch::channel(false);
     let spawns = comfyui.command.is_some();
-    let mut keeper = tokio::spawn(child::keep_running(comfyui, announce, keeping));
+    let supervised = Supervised::default();
+    // To the very end: what ComfyUI's end leaves behind is ours too.
+    tokio::spawn(supervised.clone().reap_others());
+    let mut keeper = tokio::spawn(child::keep_running(comfyui, announce, keeping, supervised));
     let watch = tokio::spawn(Arc::clone(&app).watch());
     let sweep = tokio::spawn(app.jobs.clone().sweep());
     let (chores, health) = (app.jobs.chores.clone(), Arc::clone(&app.health));

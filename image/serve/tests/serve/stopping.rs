@@ -86,3 +86,46 @@ async fn requests_go_on_when_nobody_reads_the_log_any_more() {
     crate::harness::signal(child.id().expect("it runs"), "TERM");
     assert!(child.wait().await.expect("ends").success());
 }
+
+/// The children of a process: name and state.
+fn children(of: u32) -> Vec<(String, char)> {
+    let stats = std::fs::read_dir("/proc").expect("readable").flatten().filter_map(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (head, rest) = stat.rsplit_once(") ")?;
+        let mut rest = rest.split_ascii_whitespace();
+        let (state, parent) = (rest.next()?.chars().next()?, rest.next()?.parse::<u32>().ok()?);
+        (parent == of).then(|| (head.split_once('(').map_or("", |(_, name)| name).to_owned(), state))
+    });
+    stats.collect()
+}
+
+#[tokio::test]
+#[expect(unsafe_code, reason = "between fork and exec there is no other way to make it inherit orphans")]
+async fn what_processes_leave_behind_does_not_stay_a_zombie() {
+    use std::process::Stdio;
+    // As process 1 is, which a test cannot be.
+    let adopt = || rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(std::io::Error::from);
+    let script = "(sleep 0.7 & sleep 0.7 &); echo up; sleep 1.5; exit 3";
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_comfy-serve"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--comfyui-url=http://127.0.0.1:9", "sh", "-c", script]);
+    command.stdout(Stdio::piped()).kill_on_drop(true);
+    // SAFETY: the closure makes two system calls, allocates nothing and takes no lock, as is required after a fork.
+    unsafe { command.pre_exec(adopt) };
+    let mut child = command.spawn().expect("starts");
+    let pid = child.id().expect("it runs");
+    let mut log = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut says = async |text: &str| {
+        while !log.next_line().await.expect("readable").expect("it goes on").contains(text) {}
+    };
+    says("comfyui | up").await;
+    let orphans = || children(pid).iter().filter(|(name, _)| name == "sleep").count();
+    assert!(soon(async || orphans() == 2).await, "{:?}", children(pid));
+    assert!(soon(async || orphans() == 0).await, "{:?}", children(pid));
+    // How ComfyUI itself ended is still known, and it is started again.
+    says("exit status 3; it is started again").await;
+    says("comfyui | up").await;
+    says("exit status 3; it is started again").await;
+    assert!(soon(async || children(pid).iter().all(|(_, state)| *state != 'Z')).await, "{:?}", children(pid));
+    crate::harness::signal(pid, "TERM");
+    assert!(child.wait().await.expect("ends").success());
+}
