@@ -153,11 +153,14 @@ fn hopeless_headers() {
         (Some("image/png;q=0"), true),
         (Some("application/json, image/*;q=0"), true),
         (Some("model/gltf-binary"), false),
+        // A 3D model is still possible.
+        (Some("*/*, image/*;q=0, video/*;q=0, audio/*;q=0, text/*;q=0, application/octet-stream;q=0"), false),
         (Some("font/woff, chemical/x-pdb;q=0.4"), true),
         (Some("image/png;q=0, image/png"), true),
         (
             Some(
-                "*/*, image/*;q=0, video/*;q=0, audio/*;q=0, text/*;q=0, multipart/*;q=0, application/octet-stream;q=0",
+                "*/*, image/*;q=0, video/*;q=0, audio/*;q=0, model/*;q=0, text/*;q=0, multipart/*;q=0, \
+                 application/octet-stream;q=0",
             ),
             true,
         ),

@@ -105,7 +105,7 @@ async fn what_processes_leave_behind_does_not_stay_a_zombie() {
     use std::process::Stdio;
     // As process 1 is, which a test cannot be.
     let adopt = || rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(std::io::Error::from);
-    let script = "(sleep 0.7 & sleep 0.7 &); echo up; sleep 1.5; exit 3";
+    let script = "(sleep 2 & sleep 2 &); echo up; sleep 3; exit 3";
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_comfy-serve"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--comfyui-url=http://127.0.0.1:9", "sh", "-c", script]);
     command.stdout(Stdio::piped()).kill_on_drop(true);
