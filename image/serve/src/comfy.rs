@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
+use crate::aside;
 use crate::buffers::Buffer;
 use crate::outputs::File;
 
@@ -28,8 +29,6 @@ const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// How much of an answer is read at a time, in bytes, into a buffer that stays in the processor's cache, as a picture is
 /// put into its place from there. Left alone it grows until it does not.
 const READ: usize = 128 * 1024;
-/// JSON of more bytes is parsed and written on a thread of its own, so that /ping is not held up.
-pub(crate) const LARGE: usize = 64 * 1024;
 /// Largest answer that is read, in bytes: a picture of 8192x8192 that does not compress.
 const LARGEST: usize = 256 * 1024 * 1024;
 
@@ -112,10 +111,7 @@ impl Comfy {
     /// A GET whose answer is JSON.
     async fn json<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T, Unreachable> {
         let Answer { status, body, .. } = self.get(path, CALL).await?;
-        let parsed = match body.len() > LARGE {
-            true => tokio::task::spawn_blocking(move || serde_json::from_slice(&body).ok()).await.unwrap_or_default(),
-            false => serde_json::from_slice(&body).ok(),
-        };
+        let parsed = aside::by_size(body.len(), move || serde_json::from_slice(&body).ok()).await.flatten();
         parsed.filter(|_| status.is_success()).ok_or_else(|| Unreachable::Silent(format!("{path} answered {status}")))
     }
 

@@ -68,7 +68,7 @@ impl Disk {
         tokio::fs::read(path).await.ok().map(Bytes::from)
     }
 
-    /// Removes what a job wrote. Its subfolders stay for now: the next job may be about to write there.
+    /// Removes what a job wrote. Its subfolders are left to [`Disk::sweep`]: the next job may be about to write there.
     pub(crate) async fn remove(&self, files: Vec<File>) {
         let files: Vec<File> = files.into_iter().filter(|file| self.removes(file)).collect();
         self.remove_any(&files).await;

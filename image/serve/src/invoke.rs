@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::accept::{NotAcceptable, hopeless};
 use crate::app::App;
-use crate::comfy::LARGE;
+use crate::aside;
 use crate::health::Busy;
 use crate::job::Done;
 use crate::kept::Content;
@@ -119,13 +119,10 @@ async fn answer(
     let _admission = admit(app)?;
     let body = read(headers, body, app.max_body).await?;
     (record.request_bytes, record.received) = (body.len(), true);
-    let large = body.len() > LARGE;
-    let request = match large {
-        true => tokio::task::spawn_blocking(move || request::parse(&body)).await.map_err(|_| crashed("reading"))??,
-        false => request::parse(&body)?,
-    };
+    let bytes = body.len();
+    let request = aside::by_size(bytes, move || request::parse(&body)).await.ok_or_else(|| crashed("reading"))??;
     let (submission, _uploads) = upload(&app.jobs, request).await?;
-    let prompt = Prompt::new(submission, large).await?;
+    let prompt = Prompt::new(submission, bytes).await?;
     let (mut done, turn) = app.jobs.run(&prompt, wish.options.all, &record.trace).await?;
     let outputs = std::mem::take(&mut done.outputs);
     let prompt_id = done.prompt_id.clone();

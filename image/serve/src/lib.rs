@@ -12,6 +12,7 @@
 //! job       run, fetch, run again if gone       record, metrics   a log line and figures for each request
 //! follow    one prompt to its end               upload   pictures that come with a workflow
 //! prompt    a workflow as it is sent            queue    whether a job is still there
+//! aside     large JSON, out of the way of /ping
 //! comfy     ComfyUI's REST interface            accept     the Accept header                   (pure)
 //! line      its WebSocket, and spare ones       picture    decode, encode, remove texts        (pure)
 //! outputs   which output is the answer (pure)   multipart  several outputs in one body         (pure)
@@ -25,6 +26,7 @@
 
 pub mod accept;
 mod app;
+mod aside;
 mod buffers;
 mod child;
 mod cli;

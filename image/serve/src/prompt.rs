@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::comfy::LARGE;
+use crate::aside;
 use crate::job::Submission;
 use crate::kept::Fingerprint;
 use crate::problem::Problem;
@@ -31,12 +31,9 @@ pub(crate) struct Prompt {
 }
 
 impl Prompt {
-    /// Writes a submission, on a thread of its own if it may be large.
-    pub(crate) async fn new(submission: Submission, large: bool) -> Result<Self, Problem> {
-        match large {
-            true => tokio::task::spawn_blocking(move || Self::of(submission)).await.map_err(|_| crashed()),
-            false => Ok(Self::of(submission)),
-        }
+    /// Writes a submission, which came in so many bytes.
+    pub(crate) async fn new(submission: Submission, bytes: usize) -> Result<Self, Problem> {
+        aside::by_size(bytes, move || Self::of(submission)).await.ok_or_else(crashed)
     }
 
     fn of(submission: Submission) -> Self {
@@ -73,10 +70,7 @@ impl Prompt {
             }
             Some(Bytes::from(Value::Object(workflow).to_string()))
         };
-        let text = match self.text.len() > LARGE {
-            true => tokio::task::spawn_blocking(insert).await.map_err(|_| crashed())?,
-            false => insert(),
-        };
+        let text = aside::by_size(self.text.len(), insert).await.flatten();
         Ok(Prompt { text: text.ok_or_else(crashed)?, ..self.clone() })
     }
 }
@@ -104,7 +98,7 @@ mod tests {
     async fn written_once_and_the_same_off_the_way() {
         let extra = json!({"extra_data": {"extra_pnginfo": {"a": 1}}, "partial_execution_targets": ["9"]});
         let submission = submission(extra.clone());
-        let prompt = Prompt::new(submission.clone(), false).await.expect("written");
+        let prompt = Prompt::new(submission.clone(), 0).await.expect("written");
         assert_eq!(prompt.nodes, ["3", "10", "9"]);
         assert_eq!(
             (&prompt.socket_savers[..], prompt.seed.as_deref()),
@@ -116,12 +110,12 @@ mod tests {
         expected["prompt_id"] = "p".into();
         expected["client_id"] = "c".into();
         assert_eq!(body, expected);
-        assert_eq!(Prompt::new(submission, true).await, Ok(prompt));
+        assert_eq!(Prompt::new(submission, usize::MAX).await, Ok(prompt));
     }
 
     #[tokio::test]
     async fn only_the_nodes_that_shall_run_again_change() {
-        let prompt = Prompt::new(submission(json!({})), false).await.expect("written");
+        let prompt = Prompt::new(submission(json!({})), 0).await.expect("written");
         let again = prompt.again(vec!["9".into(), "77".into()], "n".into()).await.expect("written");
         assert_eq!((again.fingerprint, &again.nodes), (prompt.fingerprint, &prompt.nodes));
         let workflow =

@@ -21,7 +21,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// What to warm up with.
 #[derive(Debug, Clone)]
-pub(crate) struct Warmup(Request);
+pub(crate) struct Warmup {
+    request: Request,
+    /// Of the file.
+    bytes: usize,
+}
 
 impl Warmup {
     /// Reads the workflow; none when the default file is missing.
@@ -36,7 +40,8 @@ impl Warmup {
             Err(cause) if cause.kind() == ErrorKind::NotFound && path == Path::new(DEFAULT_WARMUP) => return Ok(None),
             Err(cause) => return Err(wrong(cause.to_string())),
         };
-        request::parse(&text).map(|request| Some(Warmup(request))).map_err(|problem| wrong(problem.message))
+        let request = request::parse(&text).map_err(|problem| wrong(problem.message))?;
+        Ok(Some(Warmup { request, bytes: text.len() }))
     }
 
     /// Runs it to its end, however long that takes: SageMaker's own limit of the start decides. A workflow that fails
@@ -60,8 +65,8 @@ impl Warmup {
     }
 
     async fn once(&self, jobs: &Jobs) -> Result<(), Problem> {
-        let (submission, _uploads) = upload(jobs, self.0.clone()).await?;
-        let prompt = Prompt::new(submission, true).await?;
+        let (submission, _uploads) = upload(jobs, self.request.clone()).await?;
+        let prompt = Prompt::new(submission, self.bytes).await?;
         jobs.run(&prompt, false, &Trace::default()).await.map(drop)
     }
 }

@@ -2,8 +2,8 @@
 //! into the EXIF data of WebP; other nodes use EXIF and XMP in any format.
 //!
 //! Only parts of known kinds stay, as nodes have kinds of their own for texts: ComfyUI's SaveAnimatedPNG writes the
-//! workflow into chunks `comf`. They are copied, byte for byte, but only from where one is left out. What follows damage is dropped,
-//! for nobody can tell whether it is text.
+//! workflow into chunks `comf`. They are copied, byte for byte, but only from where one is left out. What follows damage
+//! is dropped, for nobody can tell whether it is text.
 
 use bytes::Bytes;
 
