@@ -119,6 +119,22 @@ struct Inner {
 /// The result type of the whole program.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Codes that say "not now": throttling, a body that was damaged or cut off on its way, and one that was signed before
+/// the machine slept.
+const TRANSIENT: [&str; 11] = [
+    "SlowDown",
+    "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "BadDigest",
+    "RequestTimeTooSkewed",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+    "IncompleteBody",
+];
+
 impl Error {
     /// An error of a kind, with the sentence that says what happened.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
@@ -214,6 +230,18 @@ impl Error {
     /// Whether AWS answered with this error code.
     pub fn is_aws(&self, code: &str) -> bool {
         self.aws().is_some_and(|s| s.code == code)
+    }
+
+    /// Whether the same request may succeed later: the service was busy, did not answer, or its answer broke off.
+    pub fn is_transient(&self) -> bool {
+        match self.aws() {
+            Some(aws) if TRANSIENT.contains(&aws.code.as_str()) => true,
+            Some(aws) => match aws.status {
+                Some(status) => status >= 500 || status == 429,
+                None => self.kind() == Kind::Failed,
+            },
+            None => self.kind() == Kind::Failed,
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub use files::FileParts;
 pub use index::{Index, IndexFile};
 pub use layout::Layout;
 pub(crate) use manifest::FORMAT;
-pub use manifest::{ARCHIVE, INDEX, Manifest, ManifestFile};
+pub use manifest::{ARCHIVE, INDEX, Manifest, ManifestFile, PREFIX};
 pub use measure::{Trial, measure, trial};
 pub use write::write;
 

@@ -12,12 +12,9 @@ use crate::config::{Compression, Packaging};
 use crate::error::{Error, Result};
 use crate::local::lengths::LengthCache;
 use crate::local::models::{ModelTree, Origin};
-use crate::pack::{ARCHIVE, Archive, Codec, Contents, FileParts, INDEX, Index, Layout, Manifest};
+use crate::pack::{ARCHIVE, Archive, Codec, Contents, FileParts, INDEX, Index, Layout, Manifest, PREFIX};
 use crate::progress::{Event, Reporter, units};
 use crate::transfer::{self, FileUpload, Options, PartSource, Uploaded};
-
-/// Where all artifacts are.
-const PREFIX: &str = "models/";
 
 /// Older artifacts that are looked at, the newest: the one before this one is among them however many there are.
 const CANDIDATES: usize = 64;

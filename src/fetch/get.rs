@@ -11,7 +11,7 @@ use super::answer::{Asked, Fault, judge};
 use super::http::{Http, Request, Response, Whole};
 use super::source::{Source, is_loopback};
 use crate::cloud::Objects;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Hops until a redirect counts as one that never ends.
 const HOPS: usize = 10;
@@ -260,7 +260,7 @@ impl Access {
                     .into());
             }
             Err(e) if e.is_aws("PreconditionFailed") || e.is_aws("InvalidRange") => return Err(Fault::Changed),
-            Err(e) if passing(&e) => return Err(Fault::Broken(e.to_string())),
+            Err(e) if e.is_transient() => return Err(Fault::Broken(e.to_string())),
             Err(e) => return Err(Fault::Fatal(e)),
         };
         let mut headers = BTreeMap::new();
@@ -271,12 +271,6 @@ impl Access {
         }
         Ok(Got { response: Response { status: 206, headers, body: Box::new(Whole(Some(part.body))) }, url: None })
     }
-}
-
-/// Whether S3 may answer when it is asked again: it gave no answer, or one that broke off, or has trouble of its own.
-fn passing(error: &Error) -> bool {
-    let status = error.aws().and_then(|aws| aws.status);
-    status.map_or(error.kind() == Kind::Failed, |status| status >= 500 || status == 429)
 }
 
 /// Counts failures; waits, or gives up.

@@ -12,6 +12,9 @@ use crate::local::models::ModelTree;
 /// bytes.
 pub(crate) const FORMAT: u32 = 2;
 
+/// What the keys of all artifacts begin with.
+pub const PREFIX: &str = "models/";
+
 /// Hex digits of the identity in a key: 96 bits, far from any collision and short enough to read.
 const KEY_DIGITS: usize = 24;
 
@@ -79,7 +82,7 @@ impl Manifest {
 
     /// Whether a key is the archive or one of the files of some manifest.
     pub fn has_key(key: &str) -> bool {
-        let Some((digits, what)) = key.strip_prefix("models/").and_then(|rest| rest.split_once('/')) else {
+        let Some((digits, what)) = key.strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else {
             return false;
         };
         let is_base = digits.len() == KEY_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -98,6 +101,6 @@ impl Manifest {
     }
 
     fn base(&self) -> Result<String> {
-        Ok(format!("models/{}", &self.identity()?[..KEY_DIGITS]))
+        Ok(format!("{PREFIX}{}", &self.identity()?[..KEY_DIGITS]))
     }
 }

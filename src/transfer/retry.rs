@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -10,34 +10,6 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How many times as many tries a request gets when the service asks to slow down: it says that the next may succeed,
 /// and a prefix that S3 is spreading over more machines needs minutes.
 const PATIENCE: u32 = 2;
-
-/// Codes that say "not now": throttling, a body that was damaged or cut off on its way, and one that was signed before
-/// the machine slept.
-const TRANSIENT: [&str; 11] = [
-    "SlowDown",
-    "RequestTimeout",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "TooManyRequests",
-    "BadDigest",
-    "RequestTimeTooSkewed",
-    "XAmzContentSHA256Mismatch",
-    "XAmzContentChecksumMismatch",
-    "IncompleteBody",
-];
-
-/// Whether the same request may succeed later: the service was busy or did not answer.
-pub(super) fn transient(error: &Error) -> bool {
-    match error.aws() {
-        Some(aws) if TRANSIENT.contains(&aws.code.as_str()) => true,
-        Some(aws) => match aws.status {
-            Some(status) => status >= 500 || status == 429,
-            None => error.kind() == Kind::Failed,
-        },
-        None => error.kind() == Kind::Failed,
-    }
-}
 
 /// Whether the credentials have ended, and could not be renewed.
 pub(super) fn expired(error: &Error) -> bool {

@@ -1,6 +1,6 @@
 //! Why an upload stops, and what that is a reason for.
 
-use super::retry::{expired, transient};
+use super::retry::expired;
 use crate::error::Error;
 
 /// Why an upload stopped.
@@ -29,7 +29,7 @@ impl Stop {
     /// wrong with the object that is copied from is a reason to send them.
     pub(super) fn of_copy(error: Error) -> Self {
         match Stop::of(error, false) {
-            Stop::Service(error) if !transient(&error) && !expired(&error) => Stop::Base(error),
+            Stop::Service(error) if !error.is_transient() && !expired(&error) => Stop::Base(error),
             stop => stop,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::retry::{transient, wait};
+use super::retry::wait;
 use super::*;
 use crate::cloud::fake::{Fake, service, sum};
 use crate::cloud::{BucketState, Listed, ObjectHead, ObjectPart, Objects, OpenUpload, PartDone, Uploads, Written};
@@ -308,10 +308,10 @@ fn only_what_may_pass_is_tried_again() {
         ("NoSuchBucket", Some(404), false),
         ("InvalidPart", Some(400), false),
     ] {
-        assert_eq!(transient(&service(code, status)), again, "{code}");
+        assert_eq!(service(code, status).is_transient(), again, "{code}");
     }
-    assert!(!transient(&service("ExpiredToken", None).kind_is(Kind::Access)));
-    assert!(!transient(&Error::new(Kind::Interrupted, "stopped")));
+    assert!(!service("ExpiredToken", None).kind_is(Kind::Access).is_transient());
+    assert!(!Error::new(Kind::Interrupted, "stopped").is_transient());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::pace::Pace;
 use super::patience::Patience;
-use super::retry::{retrying, slow_down, transient};
+use super::retry::{retrying, slow_down};
 use super::stop::{Stop, conflict};
 use super::{CopySource, MIB, Options, Part, PartSource, Source, crc64_text, crc64_value};
 use crate::cloud::{Objects, PartDone, PutOptions, Written};
@@ -155,7 +155,7 @@ impl<'a> Sender<'a> {
         let part = produce(source, 1).await.map_err(Stop::Source)?;
         source.verify(part.crc64nvme).map_err(Stop::Source)?;
         self.companion(source).await?;
-        let again = |e: &Error| transient(e) || conflict(e);
+        let again = |e: &Error| e.is_transient() || conflict(e);
         let bytes = part.body.len() as u64;
         let put = || self.patience.wait(bytes, self.objects.put(self.bucket, key, part.body.clone(), &self.put));
         let written = self.in_lane(again, put).await.map_err(Stop::Service)?;
@@ -167,7 +167,7 @@ impl<'a> Sender<'a> {
     /// One CopyObject. What was copied is compared with what was meant, and removed if it is something else.
     async fn copied(&self, key: &str, source: &Source, from: &CopySource, bytes: u64) -> Result<Uploaded, Stop> {
         let copy = || self.objects.copy(self.bucket, key, from, &self.put);
-        let sum = self.in_lane(transient, copy).await.map_err(Stop::of_copy)?;
+        let sum = self.in_lane(Error::is_transient, copy).await.map_err(Stop::of_copy)?;
         let wanted = source.crc64nvme().map(crc64_text);
         if let (Some(wanted), Some(sum)) = (&wanted, &sum)
             && wanted != sum
@@ -383,7 +383,7 @@ impl<'a> Sender<'a> {
             let sent = task(async move { objects.upload_part(&bucket, &key, &id, number, body, &text).await });
             self.patience.wait(size, sent).await
         };
-        let mut done = self.in_lane(transient, send).await.map_err(|e| Stop::of(e, false))?;
+        let mut done = self.in_lane(Error::is_transient, send).await.map_err(|e| Stop::of(e, false))?;
         done.size = size;
         self.progress(size);
         Ok(SentPart { part: done, sum: part.crc64nvme, new: true })
@@ -400,7 +400,7 @@ impl<'a> Sender<'a> {
         range: Range<u64>,
     ) -> Result<SentPart, Stop> {
         let copy = || self.objects.copy_part(self.bucket, key, id, number, &from, range.clone());
-        let part = self.in_lane(transient, copy).await.map_err(Stop::of_copy)?;
+        let part = self.in_lane(Error::is_transient, copy).await.map_err(Stop::of_copy)?;
         let sum = crc64_value(&part.crc64nvme).ok_or_else(|| {
             Stop::Base(Error::failed(format!("{} cannot be checked", from.key)).why("S3 does not say its CRC64NVME"))
         })?;
@@ -438,7 +438,7 @@ impl<'a> Sender<'a> {
         if slow_down(error) {
             self.pace.slower();
         }
-        transient(error)
+        error.is_transient()
     }
 }
 
